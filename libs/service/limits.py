@@ -1,0 +1,66 @@
+"""Refuses request bodies that no honest client sends, before they are parsed or fill the memory."""
+
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from libs.service.problems import send_problem, standard_problem
+
+MAX_BODY_BYTES: Final = 65536
+
+
+class BodyLimitMiddleware:
+    """Answer 413 to a body of more than `max_bytes`, whether its length was announced or not.
+
+    The body is gathered before the application runs: within the limit that is little memory, and the application
+    can then not mistake the cut for a bad request of its own.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 413."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = None if self._announces_too_much(scope) else await self._gather(receive)
+        if body is None:
+            await self._refuse(send)
+        else:
+            await self._app(scope, _replay(body, receive), send)
+
+    def _announces_too_much(self, scope: Scope) -> bool:
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                return not value.isdigit() or int(value) > self._max_bytes
+        return False
+
+    async def _gather(self, receive: Receive) -> Message | None:
+        """Return the whole body as one message, None when it is too long, or the client's disconnect."""
+        chunks = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return message
+            chunks += message.get("body", b"")
+            if len(chunks) > self._max_bytes:
+                return None
+            if not message.get("more_body", False):
+                return {"type": "http.request", "body": bytes(chunks), "more_body": False}
+
+    async def _refuse(self, send: Send) -> None:
+        problem = standard_problem(413, f"the body is longer than {self._max_bytes} bytes; send less at a time")
+        # What is left of the body is never read, so the connection cannot be used again.
+        problem.headers["Connection"] = "close"
+        await send_problem(send, problem)
+
+
+def _replay(first: Message, receive: Receive) -> Receive:
+    waiting = [first]
+
+    async def next_message() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return next_message

@@ -1,0 +1,266 @@
+"""The settings that programs share, and how they are read: environment, then `.env`, all errors in one message.
+
+A program's own settings class inherits the blocks it needs and adds its own fields. A field is named like its
+variable in lower case; its description is the remedy shown to a person who got it wrong.
+"""
+
+import ipaddress
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as UnparsableValueError
+
+from libs.market_data.prices import Mode
+from libs.redis_client.client import redis_url as url_of_server
+
+ALPACA_STREAM_BASE: Final = "wss://stream.data.alpaca.markets/v2/"
+ALPACA_DATA_BASE: Final = "https://data.alpaca.markets"
+ALPACA_PAPER_TRADING_BASE: Final = "https://paper-api.alpaca.markets"
+ALPACA_LIVE_TRADING_BASE: Final = "https://api.alpaca.markets"
+
+_SHOWN_LENGTH: Final = 40
+_SECRET_WORDS: Final = ("key", "secret", "token", "password", "url")  # a URL may carry a password
+
+Port = Annotated[int, Field(ge=1, le=65535, description="a port number, 1 to 65535")]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a positive number of seconds")]
+
+
+class SettingsError(SystemExit):
+    """The settings cannot be used; what is wrong has been printed. Uncaught, it ends the process with code 2.
+
+    `problems` has one line for each wrong variable.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__(2)
+
+
+class Settings(BaseSettings):
+    """What every block has in common. Reads the environment only when constructed, best through `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        str_strip_whitespace=True,
+        validate_default=True,
+    )
+
+
+class RedisSettings(Settings):
+    """Where Redis is. `REDIS_URL` wins over host and port."""
+
+    redis_host: str = Field("127.0.0.1", min_length=1, description="a host name or address")
+    redis_port: Port = 6379
+    redis_url: SecretStr | None = Field(
+        None, description="redis://[user:password@]host[:port][/database] or rediss://…; / # ? @ in a password as %xx"
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parts = _split_url(value.get_secret_value(), ("redis", "rediss"))
+            database = parts.path.strip("/")
+            if database and not database.isdigit():
+                raise ValueError("the database must be a number")
+        return value
+
+    @property
+    def redis_dsn(self) -> str:
+        """The URL to connect to. It may hold a password: never log it."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        return url_of_server(self.redis_host, self.redis_port)
+
+
+class AlpacaSettings(Settings):
+    """Which Alpaca, or stand-in for it, is asked, with whose keys."""
+
+    alpaca_api_key: SecretStr | None = Field(None, description="the key id from Alpaca's dashboard")
+    alpaca_secret_key: SecretStr | None = Field(None, description="the secret that belongs to ALPACA_API_KEY")
+    alpaca_paper: bool = Field(default=True, description="true for the paper account, false for the live one")
+    alpaca_feed: Literal["iex", "sip", "delayed_sip", "test"] = Field(
+        "iex", description="iex, sip, delayed_sip or test"
+    )
+    alpaca_stream_url: str | None = Field(None, description="the whole ws:// or wss:// address, path included")
+    alpaca_data_url: str | None = Field(None, description="an http:// or https:// address without /v2")
+    alpaca_trading_url: str | None = Field(None, description="an http:// or https:// address without /v2")
+    alpaca_symbol_limit: int | None = Field(None, ge=1, description="a whole number above 0, or unset for no limit")
+
+    @field_validator("alpaca_api_key", "alpaca_secret_key")
+    @classmethod
+    def _strip_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        return _stripped(value)
+
+    @field_validator("alpaca_secret_key")
+    @classmethod
+    def _check_pair(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if "alpaca_api_key" in info.data and (info.data["alpaca_api_key"] is None) != (value is None):
+            raise ValueError("ALPACA_API_KEY and ALPACA_SECRET_KEY must be set together or not at all")
+        return value
+
+    @field_validator("alpaca_stream_url")
+    @classmethod
+    def _check_stream_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            _split_url(value, ("ws", "wss"), is_public=True)
+        return value
+
+    @field_validator("alpaca_data_url", "alpaca_trading_url")
+    @classmethod
+    def _check_rest_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        base = value.rstrip("/")
+        if _split_url(base, ("http", "https"), is_public=True).path.endswith("/v2"):
+            raise ValueError("leave /v2 out")
+        return base
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether a key pair was given."""
+        return self.alpaca_api_key is not None and self.alpaca_secret_key is not None
+
+    @property
+    def stream_url(self) -> str:
+        """The data WebSocket's address."""
+        return self.alpaca_stream_url or ALPACA_STREAM_BASE + self.alpaca_feed
+
+    @property
+    def is_alpaca(self) -> bool:
+        """Whether the stream comes from Alpaca itself, not from a stand-in."""
+        return f".{urlsplit(self.stream_url).hostname or ''}".endswith(".alpaca.markets")
+
+    @property
+    def data_url(self) -> str:
+        """The base of the market data REST calls, without `/v2`."""
+        return self.alpaca_data_url or self._beside_the_stream() or ALPACA_DATA_BASE
+
+    @property
+    def trading_url(self) -> str:
+        """The base of the account's REST calls, without `/v2`."""
+        if self.alpaca_trading_url is not None:
+            return self.alpaca_trading_url
+        alpaca_base = ALPACA_PAPER_TRADING_BASE if self.alpaca_paper else ALPACA_LIVE_TRADING_BASE
+        return self._beside_the_stream() or alpaca_base
+
+    def _beside_the_stream(self) -> str | None:
+        """Return a stand-in's own REST base: made-up and real prices of one symbol must never mix. None for Alpaca."""
+        stream = urlsplit(self.stream_url)
+        return None if self.is_alpaca else f"{'https' if stream.scheme == 'wss' else 'http'}://{stream.netloc}"
+
+    @property
+    def mode(self) -> Mode:
+        """Whose money the prices speak of. Prices from anywhere but Alpaca, and of its test feed, are simulated."""
+        if self.alpaca_feed == "test" or not self.is_alpaca:
+            return Mode.SIMULATED
+        return Mode.PAPER if self.alpaca_paper else Mode.LIVE
+
+
+class HttpSettings(Settings):
+    """Where a service listens, who may ask it, and how it logs."""
+
+    bind_host: str = Field("127.0.0.1", min_length=1, description="an address of this machine, or localhost")
+    api_token: SecretStr | None = Field(None, description="visible ASCII characters without spaces")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    log_format: Literal["console", "json"] = Field("console", description="console or json")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.strip().upper() if isinstance(value, str) else value
+
+    @field_validator("api_token")
+    @classmethod
+    def _check_api_token(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        token = _stripped(value)
+        if token is not None and not all("!" <= letter <= "~" for letter in token.get_secret_value()):
+            raise ValueError("it could not be sent in a header")
+        host = info.data.get("bind_host")
+        if token is None and host is not None and not is_loopback(host):
+            raise ValueError(
+                f"must be set when BIND_HOST is {host}: others could read the account; or bind to 127.0.0.1"
+            )
+        return token
+
+
+class PriceSettings(Settings):
+    """How long a price lives, when it is old, and which spreads may mark."""
+
+    price_ttl_seconds: Annotated[float, Field(ge=1, le=604800, description="1 to 604800 seconds")] = 300.0
+    stale_after_seconds: PositiveSeconds = 15.0
+    max_spread_pct: Annotated[
+        Decimal, Field(gt=0, le=200, allow_inf_nan=False, description="a percentage above 0, at most 200")
+    ] = Decimal(10)
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+def load_settings(cls: type[SettingsT], env_file: Path | str | None = ".env") -> SettingsT:
+    """Read and check the settings. Raises SettingsError after printing one message that names all that is wrong."""
+    try:
+        # The environment wins over the file: pydantic-settings' own order.
+        return cls(_env_file=env_file)
+    except ValidationError as error:
+        problems = [_describe(cls, dict(problem)) for problem in error.errors(include_url=False)]
+    except (UnparsableValueError, UnicodeDecodeError, OSError) as error:
+        problems = [f"{env_file or 'the environment'}: {error}"]
+    _print_problems(problems)
+    raise SettingsError(problems) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _print_problems(problems: list[str]) -> None:
+    lines = ["The settings cannot be used:", *(f"  {problem}" for problem in problems)]
+    lines.append("Set them in the environment or in .env (see .env.example).")
+    print("\n".join(lines), file=sys.stderr)  # noqa: T201  # before logging is set up
+
+
+def _describe(cls: type[BaseSettings], problem: dict[str, Any]) -> str:
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    field = cls.model_fields.get(name)
+    expected = f"expected {field.description}" if field is not None and field.description else str(problem["msg"])
+    own_words = problem.get("ctx", {}).get("error")
+    reason = f"{own_words}; {expected}" if isinstance(own_words, ValueError) else expected
+    given = problem.get("input")
+    is_shown = isinstance(given, str) and not any(word in name for word in _SECRET_WORDS)
+    shown = f"={given[:_SHOWN_LENGTH]!r}" if is_shown and isinstance(given, str) else ""
+    return f"{name.upper() or 'settings'}{shown}: {reason}"
+
+
+def _split_url(url: str, schemes: tuple[str, ...], *, is_public: bool = False) -> SplitResult:
+    # urlsplit's own errors quote what it could not read, which may be part of a password.
+    try:
+        parts = urlsplit(url)
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        raise ValueError("it is no URL") from None
+    if parts.scheme not in schemes or not parts.hostname or not port_is_fine:
+        raise ValueError(f"it must begin with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host")
+    if is_public and (parts.username or parts.password):
+        raise ValueError("it must not carry a user or password")
+    return parts
+
+
+def _stripped(value: SecretStr | None) -> SecretStr | None:
+    text = value.get_secret_value().strip() if value is not None else ""
+    return SecretStr(text) if text else None

@@ -1,0 +1,40 @@
+"""Fixtures that any test may ask for: a real Redis server and free ports."""
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis
+
+from libs.redis_client.client import RedisClient
+from libs.redis_client.embedded import EmbeddedRedis
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[EmbeddedRedis]:
+    """One real server for this test process. Tests that kill or freeze a server start one of their own."""
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """The address of that server, emptied."""
+    with redis.Redis(port=redis_server.port) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+async def redis_client(redis_url: str) -> AsyncIterator[RedisClient]:
+    client = RedisClient(redis_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,193 @@
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from libs.market_data.prices import Mode
+from libs.service.settings import (
+    AlpacaSettings,
+    HttpSettings,
+    PriceSettings,
+    RedisSettings,
+    SettingsError,
+    is_loopback,
+    load_settings,
+)
+
+OURS = ("REDIS_", "ALPACA_", "BIND_HOST", "API_TOKEN", "LOG_", "PRICE_TTL", "STALE_AFTER", "MAX_SPREAD")
+
+
+class EverySettings(RedisSettings, AlpacaSettings, HttpSettings, PriceSettings):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(OURS):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> EverySettings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return load_settings(EverySettings)
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(monkeypatch, **variables)
+    assert caught.value.code == 2
+    return caught.value.problems
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch)
+    assert settings.redis_dsn == "redis://127.0.0.1:6379/0"
+    assert settings.stream_url == "wss://stream.data.alpaca.markets/v2/iex"
+    assert settings.data_url == "https://data.alpaca.markets"
+    assert settings.trading_url == "https://paper-api.alpaca.markets"
+    assert settings.mode is Mode.PAPER
+    assert not settings.has_credentials
+    assert settings.alpaca_symbol_limit is None
+    assert (settings.bind_host, settings.api_token) == ("127.0.0.1", None)
+    assert (settings.log_level, settings.log_format) == ("INFO", "console")
+    assert (settings.price_ttl_seconds, settings.stale_after_seconds) == (300, 15)
+    assert settings.max_spread_pct == Decimal(10)
+
+
+def test_the_environment_wins_over_the_file_and_unknown_keys_do_not_matter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("REDIS_PORT=7000\nREDIS_HOST=cache\nSOMETHING_ELSE=1\nALPACA_SYMBOL_LIMIT=\n")
+    settings = load(monkeypatch, REDIS_PORT="7001")
+    assert settings.redis_dsn == "redis://cache:7001/0"
+    assert settings.alpaca_symbol_limit is None
+
+
+def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("REDIS_PORT=7000\n")
+    settings = load(
+        monkeypatch, REDIS_PORT="", REDIS_URL="", API_TOKEN="  ", ALPACA_API_KEY="", ALPACA_SECRET_KEY=" ",
+        ALPACA_STREAM_URL="", LOG_LEVEL="",
+    )  # fmt: skip
+    assert settings.redis_port == 7000
+    assert settings.api_token is None
+    assert not settings.has_credentials
+    assert settings.log_level == "INFO"
+
+
+def test_a_redis_url_wins_and_stays_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, REDIS_URL="rediss://user:pa%24s@cache:6380/2", REDIS_PORT="1")
+    assert settings.redis_dsn == "rediss://user:pa%24s@cache:6380/2"
+    assert "pa%24s" not in repr(settings) + str(settings)
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode"),
+    [
+        ({"ALPACA_PAPER": "false"}, Mode.LIVE),
+        ({"ALPACA_FEED": "sip"}, Mode.PAPER),
+        ({"ALPACA_FEED": "test", "ALPACA_PAPER": "false"}, Mode.SIMULATED),
+        ({"ALPACA_STREAM_URL": "ws://127.0.0.1:8765/v2/iex"}, Mode.SIMULATED),
+        ({"ALPACA_STREAM_URL": "wss://stream.data.alpaca.markets/v2/sip"}, Mode.PAPER),
+        ({"ALPACA_STREAM_URL": "wss://STREAM.DATA.ALPACA.MARKETS/v2/sip", "ALPACA_PAPER": "no"}, Mode.LIVE),
+        ({"ALPACA_STREAM_URL": "wss://stream.data.alpaca.markets.example.com/v2/sip"}, Mode.SIMULATED),
+        ({"ALPACA_STREAM_URL": "wss://evilalpaca.markets/v2/sip"}, Mode.SIMULATED),
+    ],
+)
+def test_mode(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], mode: Mode) -> None:
+    assert load(monkeypatch, **variables).mode is mode
+
+
+def test_the_live_account_has_its_own_host_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch, ALPACA_PAPER="false").trading_url == "https://api.alpaca.markets"
+    settings = load(monkeypatch, ALPACA_TRADING_URL="http://127.0.0.1:8765/", ALPACA_DATA_URL="http://127.0.0.1:8765")
+    assert settings.trading_url == settings.data_url == "http://127.0.0.1:8765"
+
+
+def test_keys_are_stripped_and_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, ALPACA_API_KEY=" PKABC ", ALPACA_SECRET_KEY="s3cr3t\n")
+    assert settings.has_credentials
+    assert settings.alpaca_api_key == SecretStr("PKABC")
+    assert settings.alpaca_secret_key == SecretStr("s3cr3t")
+    assert "PKABC" not in repr(settings)
+    assert "s3cr3t" not in repr(settings)
+
+
+def test_all_errors_are_told_at_once_without_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems = refused(
+        monkeypatch,
+        REDIS_PORT="six",
+        REDIS_URL="redis://:pa/s3cr3t@host",
+        ALPACA_FEED="opra",
+        ALPACA_PAPER="perhaps",
+        ALPACA_API_KEY="PKABC",
+        ALPACA_STREAM_URL="https://joe:hidden@x",
+        ALPACA_DATA_URL="http://x/v2",
+        ALPACA_SYMBOL_LIMIT="0",
+        BIND_HOST="0.0.0.0",
+        LOG_LEVEL="loud",
+        STALE_AFTER_SECONDS="nan",
+        PRICE_TTL_SECONDS="-1",
+        MAX_SPREAD_PCT="inf",
+    )
+    assert sorted(problem.partition(":")[0].partition("=")[0] for problem in problems) == [
+        "ALPACA_DATA_URL", "ALPACA_FEED", "ALPACA_PAPER", "ALPACA_SECRET_KEY", "ALPACA_STREAM_URL",
+        "ALPACA_SYMBOL_LIMIT", "API_TOKEN", "LOG_LEVEL", "MAX_SPREAD_PCT", "PRICE_TTL_SECONDS", "REDIS_PORT",
+        "REDIS_URL", "STALE_AFTER_SECONDS",
+    ]  # fmt: skip
+    told = capsys.readouterr().err
+    assert all(problem in told for problem in problems)
+    assert "REDIS_PORT='six': expected a port number, 1 to 65535" in told
+    assert "ALPACA_FEED='opra': expected iex, sip, delayed_sip or test" in told
+    assert "ALPACA_DATA_URL: leave /v2 out" in told
+    assert "must be set when BIND_HOST is 0.0.0.0" in told
+    for secret in ("s3cr3t", "PKABC", "hidden", "joe"):
+        assert secret not in told
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://host:70000", "redis://", "http://host", "host:6379", "redis://host/abc", "redis://[::1", "redis://:0"]
+)  # fmt: skip
+def test_wrong_redis_urls_are_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    assert len(refused(monkeypatch, REDIS_URL=url)) == 1
+
+
+@pytest.mark.parametrize("token", ["with space", "ünïcode", "tab\there"])
+def test_a_token_that_no_header_can_carry_is_refused(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    (problem,) = refused(monkeypatch, API_TOKEN=token)
+    assert token not in problem
+
+
+def test_beyond_loopback_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, BIND_HOST="0.0.0.0", API_TOKEN="t0ken")
+    assert settings.api_token is not None
+    assert settings.api_token.get_secret_value() == "t0ken"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "LOCALHOST", "::1", "[::1]"])
+def test_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com", "127.0.0.1.example.com", ""])
+def test_not_loopback(host: str) -> None:
+    assert not is_loopback(host)
+
+
+def test_an_unreadable_file_is_one_clear_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"REDIS_HOST=\xff\xfe\n")
+    assert refused(monkeypatch)[0].startswith(".env: ")
+
+
+def test_settings_cannot_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.redis_port = 1  # type: ignore[misc]
