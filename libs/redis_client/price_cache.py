@@ -1,0 +1,168 @@
+"""Reads and writes prices and the feed's status in Redis, each batch in one request.
+
+Which price is written, and what a reader makes of its age, is decided elsewhere.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from libs.market_data.prices import FeedStatus, Price
+from libs.redis_client.client import Argument, RedisClient
+from libs.redis_client.event_publisher import FEED_STATUS_CHANNEL, PRICE_CHANNEL_PREFIX
+from libs.redis_client.price_codec import (
+    UnreadableFeedStatusError,
+    UnreadablePriceError,
+    decode_feed_status,
+    decode_price,
+    decode_price_update,
+    encode_feed_status,
+    encode_price,
+    encode_price_update,
+)
+from libs.redis_client.scripts import Script
+
+__all__ = [
+    "FEED_STATUS_KEY",
+    "FEED_STATUS_TTL_S",
+    "PriceCache",
+    "PriceWrite",
+    "UnreadableFeedStatusError",
+    "UnreadablePriceError",
+    "decode_feed_status",
+    "decode_price",
+    "decode_price_update",
+    "encode_feed_status",
+    "encode_price",
+    "encode_price_update",
+    "price_key",
+]
+
+FEED_STATUS_KEY: Final = "feed:status"
+FEED_STATUS_TTL_S: Final = 10
+_PRICE_KEY_PREFIX: Final = "price:"
+
+log = structlog.get_logger(__name__)
+
+# One request for the whole batch: measured, a script costs 2 to 6 µs of our CPU per price, a pipeline about 30.
+# ARGV: TTL in seconds, channel prefix, then for each key its JSON and its update ("" for no message).
+_WRITE_PRICES: Final = Script(
+    "write_prices",
+    """
+local ttl, prefix = ARGV[1], ARGV[2]
+for i, key in ipairs(KEYS) do
+  redis.call('SET', key, ARGV[2 * i + 1], 'EX', ttl)
+  local update = ARGV[2 * i + 2]
+  if update ~= '' then
+    redis.call('PUBLISH', prefix .. string.sub(key, 7), update)
+  end
+end
+""",
+)
+
+# Answers 1 when the server still held an earlier status, 0 when it did not.
+_WRITE_FEED_STATUS: Final = Script(
+    "write_feed_status",
+    """
+local known = redis.call('EXISTS', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+redis.call('PUBLISH', ARGV[3], ARGV[1])
+return known
+""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceWrite:
+    """A price to cache, and whether to tell subscribers of it."""
+
+    symbol: str
+    cached: Price
+    publish: bool
+
+
+class PriceCache:
+    """The prices and the feed status in one Redis server. `ttl_s`: how long a price outlives its last write.
+
+    `unreadable` counts the entries skipped so far because they held no believable price.
+    """
+
+    def __init__(self, client: RedisClient, ttl_s: float) -> None:
+        self._client = client
+        self._ttl_s = max(1, round(ttl_s))
+        # A price that stands is read many times a second: its bytes are decoded once. One entry for each symbol read.
+        self._decoded: dict[str, tuple[bytes, Price]] = {}
+        self._unreadable_symbols: set[str] = set()
+        self.unreadable = 0
+
+    async def write(self, writes: Sequence[PriceWrite]) -> None:
+        """Cache each price, and publish those that ask for it, in one request. Raises RedisUnavailableError."""
+        if not writes:
+            return
+        args: list[Argument] = [self._ttl_s, PRICE_CHANNEL_PREFIX]
+        for write in writes:
+            args.append(encode_price(write.cached))
+            args.append(encode_price_update(write.cached) if write.publish else b"")
+        await self._client.run_script(_WRITE_PRICES, [_PRICE_KEY_PREFIX + write.symbol for write in writes], args)
+
+    async def read(self, symbols: Iterable[str], deadline_s: float | None = None) -> dict[str, Price]:
+        """Return the cached prices of `symbols`; those missing or unreadable are left out.
+
+        Raises RedisUnavailableError, also when `deadline_s` has passed.
+        """
+        names = list(symbols)
+        entries = await self._client.mget([price_key(name) for name in names], deadline_s)
+        prices = {}
+        for name, entry in zip(names, entries, strict=True):
+            price = None if entry is None else self._believed(name, entry)
+            if price is not None:
+                prices[name] = price
+        return prices
+
+    async def write_feed_status(self, status: FeedStatus) -> bool:
+        """Write and announce the status in one request.
+
+        Return whether the server still held an earlier one. False means that it has forgotten everything (or that we
+        were silent for FEED_STATUS_TTL_S): the caller then writes all prices again. Raises RedisUnavailableError.
+        """
+        known = await self._client.run_script(
+            _WRITE_FEED_STATUS,
+            [FEED_STATUS_KEY],
+            [encode_feed_status(status), FEED_STATUS_TTL_S, FEED_STATUS_CHANNEL],
+        )
+        return bool(known)
+
+    async def read_feed_status(self) -> FeedStatus | None:
+        """Return the last status, None when it is missing, too old or unreadable. Raises RedisUnavailableError."""
+        data = await self._client.get(FEED_STATUS_KEY)
+        if data is None:
+            return None
+        try:
+            return decode_feed_status(data)
+        except UnreadableFeedStatusError as error:
+            log.warning("feed_status_unreadable", reason=str(error))
+            return None
+
+    def _believed(self, symbol: str, entry: bytes) -> Price | None:
+        known = self._decoded.get(symbol)
+        if known is not None and known[0] == entry:
+            return known[1]
+        try:
+            price = decode_price(entry, symbol)
+        except UnreadablePriceError as error:
+            self.unreadable += 1
+            # Told once per spell: this is read several times a second.
+            if symbol not in self._unreadable_symbols:
+                self._unreadable_symbols.add(symbol)
+                log.warning("cached_price_unreadable", symbol=symbol, reason=str(error))
+            return None
+        self._unreadable_symbols.discard(symbol)
+        self._decoded[symbol] = (entry, price)
+        return price
+
+
+def price_key(symbol: str) -> str:
+    """Return the key of a symbol's cached price."""
+    return _PRICE_KEY_PREFIX + symbol

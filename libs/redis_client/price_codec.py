@@ -1,0 +1,306 @@
+"""The JSON of `price:{symbol}`, `price.updated.{symbol}` and `feed:status`: what we write and what we believe.
+
+Prices travel as JSON numbers and never pass through a float; times are ISO-8601 UTC.
+"""
+
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+import msgspec
+
+from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode, Price
+
+_SMALLEST: Final = Decimal("1e-9")
+_LARGEST: Final = Decimal(10) ** 12
+"""USD per share, and shares: bounds that no real figure reaches, so that arithmetic on it cannot overflow."""
+
+
+class UnreadableError(ValueError):
+    """Something in Redis is not what it should be. Reading it again does not help; a new write may."""
+
+
+class UnreadablePriceError(UnreadableError):
+    """The bytes hold no price that may be believed."""
+
+
+class UnreadableFeedStatusError(UnreadableError):
+    """The bytes hold no feed status."""
+
+
+class _PriceWire(msgspec.Struct, frozen=True):
+    symbol: str
+    bid: Decimal | None
+    ask: Decimal | None
+    mid: Decimal
+    bid_size: Decimal | None
+    ask_size: Decimal | None
+    timestamp: str
+    exchange: str | None
+    ask_exchange: str | None
+    feed: str | None
+    received_at: str | None
+    epoch: str | None
+    seq: int | None
+
+
+class _ReadPriceWire(msgspec.Struct, frozen=True):
+    """As lenient as the contract: nothing but `mid` and `timestamp` must be there."""
+
+    mid: Decimal
+    timestamp: datetime
+    symbol: str | None = None
+    bid: Decimal | None = None
+    ask: Decimal | None = None
+    bid_size: Decimal | None = None
+    ask_size: Decimal | None = None
+    exchange: str | None = None
+    ask_exchange: str | None = None
+    feed: str | None = None
+    received_at: datetime | None = None
+    epoch: str | None = None
+    seq: int | None = None
+
+
+class _UpdateWire(msgspec.Struct, frozen=True):
+    symbol: str
+    price: Decimal
+    timestamp: str
+    bid: Decimal | None
+    ask: Decimal | None
+    epoch: str | None
+    seq: int | None
+    received_at: str | None
+    feed: str | None
+
+
+class _ReadUpdateWire(msgspec.Struct, frozen=True):
+    symbol: str
+    price: Decimal
+    timestamp: datetime
+    bid: Decimal | None = None
+    ask: Decimal | None = None
+    epoch: str | None = None
+    seq: int | None = None
+    received_at: datetime | None = None
+    feed: str | None = None
+
+
+class _FeedStatusWire(msgspec.Struct, frozen=True):
+    state: LinkState
+    connected: bool
+    since: str
+    epoch: str | None
+    feed: str
+    mode: Mode
+    symbols: list[str]
+    market: MarketPhase
+
+
+class _ReadFeedStatusWire(msgspec.Struct, frozen=True):
+    state: LinkState
+    connected: bool
+    since: datetime
+    feed: str
+    mode: Mode
+    symbols: list[str]
+    market: MarketPhase
+    epoch: str | None = None
+
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+_decode_price = msgspec.json.Decoder(_ReadPriceWire).decode
+_decode_update = msgspec.json.Decoder(_ReadUpdateWire).decode
+_decode_feed_status = msgspec.json.Decoder(_ReadFeedStatusWire).decode
+
+
+def encode_price(price: Price) -> bytes:
+    """Return the content of `price:{symbol}`. Raises ValueError for a price that is not positive and finite.
+
+    Sample: `{"symbol":"AAPL","bid":151.99,"ask":152.01,"mid":152.00,"bid_size":300,"ask_size":100,
+    "timestamp":"2025-10-19T14:30:15.123456+00:00","exchange":"V","ask_exchange":"V","feed":"iex",
+    "received_at":"2025-10-19T14:30:15.130002+00:00","epoch":"c1","seq":7}`
+    """
+    received_at = price.received_at
+    return _encode(
+        _PriceWire(
+            price.symbol,
+            price.bid,
+            price.ask,
+            _writable(price.mid),
+            price.bid_size,
+            price.ask_size,
+            _utc_text(price.timestamp),
+            price.exchange,
+            price.ask_exchange,
+            price.feed,
+            None if received_at is None else _utc_text(received_at),
+            price.epoch,
+            price.seq,
+        )
+    )
+
+
+def decode_price(data: bytes, symbol: str | None = None) -> Price:
+    """Return the price in the content of `price:{symbol}`.
+
+    `symbol` is the one of the key: it stands in for a missing one and must agree with a given one.
+    `{"mid":152.00,"timestamp":"2025-10-19T14:30:15+00:00"}` is enough. Raises UnreadablePriceError.
+    """
+    try:
+        wire = _decode_price(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UnreadablePriceError(str(error)) from error
+    named = wire.symbol or symbol
+    if not named or (symbol is not None and named != symbol):
+        raise UnreadablePriceError(f"expected a price of {symbol!r}, found one of {wire.symbol!r}")
+    _check_prices(wire.mid, wire.bid, wire.ask)
+    _check_sizes(wire.bid_size, wire.ask_size)
+    return Price(
+        named,
+        wire.mid,
+        _utc(wire.timestamp),
+        wire.bid,
+        wire.ask,
+        wire.bid_size,
+        wire.ask_size,
+        wire.exchange,
+        wire.ask_exchange,
+        wire.feed,
+        None if wire.received_at is None else _utc(wire.received_at),
+        wire.epoch,
+        wire.seq,
+    )
+
+
+def encode_price_update(price: Price) -> bytes:
+    """Return the message of `price.updated.{symbol}`. Raises ValueError like `encode_price`.
+
+    Sample: `{"symbol":"AAPL","price":152.00,"timestamp":"2025-10-19T14:30:15.123456+00:00","bid":151.99,
+    "ask":152.01,"epoch":"c1","seq":7,"received_at":"2025-10-19T14:30:15.130002+00:00","feed":"iex"}`
+    """
+    received_at = price.received_at
+    return _encode(
+        _UpdateWire(
+            price.symbol,
+            _writable(price.mid),
+            _utc_text(price.timestamp),
+            price.bid,
+            price.ask,
+            price.epoch,
+            price.seq,
+            None if received_at is None else _utc_text(received_at),
+            price.feed,
+        )
+    )
+
+
+def decode_price_update(data: bytes) -> Price:
+    """Return the price in a message of `price.updated.{symbol}`. Raises UnreadablePriceError."""
+    try:
+        wire = _decode_update(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UnreadablePriceError(str(error)) from error
+    if not wire.symbol:
+        raise UnreadablePriceError("the update names no symbol")
+    _check_prices(wire.price, wire.bid, wire.ask)
+    return Price(
+        symbol=wire.symbol,
+        mid=wire.price,
+        timestamp=_utc(wire.timestamp),
+        bid=wire.bid,
+        ask=wire.ask,
+        feed=wire.feed,
+        received_at=None if wire.received_at is None else _utc(wire.received_at),
+        epoch=wire.epoch,
+        seq=wire.seq,
+    )
+
+
+def encode_feed_status(status: FeedStatus) -> bytes:
+    """Return the content of `feed:status` and of its heartbeat.
+
+    Sample: `{"state":"streaming","connected":true,"since":"2025-10-19T13:29:58+00:00","epoch":"c1","feed":"iex",
+    "mode":"paper","symbols":["AAPL","MSFT"],"market":"open"}`
+    """
+    return _encode(
+        _FeedStatusWire(
+            state=status.state,
+            connected=status.connected,
+            since=_utc_text(status.since),
+            epoch=status.epoch,
+            feed=status.feed,
+            mode=status.mode,
+            symbols=sorted(status.symbols),
+            market=status.market,
+        )
+    )
+
+
+def decode_feed_status(data: bytes) -> FeedStatus:
+    """Return the status in the content of `feed:status`. Raises UnreadableFeedStatusError."""
+    try:
+        wire = _decode_feed_status(data)
+        since = _utc(wire.since)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UnreadableFeedStatusError(str(error)) from error
+    return FeedStatus(
+        state=wire.state,
+        connected=wire.connected,
+        since=since,
+        epoch=wire.epoch,
+        feed=wire.feed,
+        mode=wire.mode,
+        symbols=frozenset(wire.symbols),
+        market=wire.market,
+    )
+
+
+def _writable(mid: Decimal) -> Decimal:
+    # msgspec would write NaN bare, which is no JSON: every reader would drop the price.
+    if not (mid.is_finite() and mid > 0):
+        raise ValueError(f"a price of {mid} cannot be written")
+    return mid
+
+
+def _utc_text(time: datetime) -> str:
+    # Ours are UTC already; another zone is converted, and a naive time fails here rather than shift silently.
+    if time.tzinfo is not UTC:
+        if time.tzinfo is None:
+            raise ValueError("a naive time cannot be written")
+        time = time.astimezone(UTC)
+    # msgspec's text, with its "Z" spelt out: several times faster than isoformat().
+    return _encode(time)[1:-2].decode() + "+00:00"
+
+
+def _check_prices(mid: Decimal, bid: Decimal | None, ask: Decimal | None) -> None:
+    try:
+        if (
+            _SMALLEST <= mid <= _LARGEST
+            and (bid is None or _SMALLEST <= bid <= _LARGEST)
+            and (ask is None or _SMALLEST <= ask <= _LARGEST)
+        ):
+            return
+    except InvalidOperation:  # NaN cannot be compared
+        pass
+    raise UnreadablePriceError(f"expected positive prices, found {mid}, bid {bid}, ask {ask}")
+
+
+def _check_sizes(bid_size: Decimal | None, ask_size: Decimal | None) -> None:
+    try:
+        if (bid_size is None or 0 <= bid_size <= _LARGEST) and (ask_size is None or 0 <= ask_size <= _LARGEST):
+            return
+    except InvalidOperation:  # NaN cannot be compared
+        pass
+    raise UnreadablePriceError(f"expected sizes in shares, found {bid_size} and {ask_size}")
+
+
+def _utc(time: datetime) -> datetime:
+    if time.tzinfo is UTC:
+        return time
+    if time.tzinfo is None:
+        raise UnreadablePriceError(f"{time} has no time zone")
+    try:
+        return time.astimezone(UTC)
+    except OverflowError as error:
+        raise UnreadablePriceError(f"{time} is out of range") from error
