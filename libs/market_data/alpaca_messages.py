@@ -1,0 +1,143 @@
+"""Alpaca's market-data messages as they stand on the wire, and how a frame of them is read.
+
+One unreadable message costs one message, one unreadable frame one frame: a frame is decoded typed and whole (fast),
+and only when that fails element by element. A sample of what comes in, as JSON (msgpack in the same shape):
+
+    [{"T":"success","msg":"connected"}]
+    [{"T":"error","code":406,"msg":"connection limit exceeded"}]
+    [{"T":"subscription","trades":[],"quotes":["AMD"],"bars":[],"statuses":[]}]
+    [{"T":"q","S":"AMD","bx":"U","bp":87.66,"bs":100,"ax":"Q","ap":87.68,"as":400,"c":["R"],"z":"C","t":"2026-02-20T15:51:45.335689322Z"}]
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from libs.market_data.quotes import Quote, QuoteOrigin
+
+
+class QuoteMessage(msgspec.Struct, tag_field="T", tag="q", gc=False):
+    """`T:"q"`: best bid and offer. Every field but the symbol may be absent or null."""
+
+    S: str
+    bp: float | None = None
+    ap: float | None = None
+    bs: float | None = None
+    as_: float | None = msgspec.field(default=None, name="as")
+    bx: str | None = None
+    ax: str | None = None
+    c: list[str] | str | None = None
+    z: str | None = None
+    t: datetime | None = None
+
+
+class SuccessMessage(msgspec.Struct, tag_field="T", tag="success"):
+    """`T:"success"`: `connected` or `authenticated`."""
+
+    msg: str = ""
+
+
+class ErrorMessage(msgspec.Struct, tag_field="T", tag="error"):
+    """`T:"error"`: a numbered refusal or fault."""
+
+    code: int = 0
+    msg: str = ""
+
+
+class SubscriptionMessage(msgspec.Struct, tag_field="T", tag="subscription"):
+    """`T:"subscription"`: the complete set now subscribed, after every change of it."""
+
+    quotes: list[str] | None = None
+
+
+Message = QuoteMessage | SuccessMessage | ErrorMessage | SubscriptionMessage
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableMessage:
+    """One message that could not be read. `kind` is its `T` when it had one, `symbol` its `S`."""
+
+    kind: str | None
+    symbol: str | None
+    problem: str
+
+
+class UnreadableFrameError(ValueError):
+    """The frame is no array of messages at all: truncated, or not ours."""
+
+
+_MSGPACK: Final = msgspec.msgpack.Decoder(list[Message])
+_JSON: Final = msgspec.json.Decoder(list[Message])
+_MSGPACK_LOOSE: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_JSON_LOOSE: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_MSGPACK_ONE: Final = msgspec.msgpack.Decoder(Message)
+_JSON_ONE: Final = msgspec.json.Decoder(Message)
+
+# Data that we did not ask for but may be sent: known, and passed over without a complaint.
+_OTHER_KINDS: Final = frozenset({"t", "b", "u", "d", "s", "l", "c", "x", "i"})
+
+
+def read_frame(frame: bytes | str) -> Sequence[Message | UnreadableMessage]:
+    """Decode one frame: msgpack when it is binary, JSON when it is text.
+
+    Raises UnreadableFrameError when it is no array of messages.
+    """
+    try:
+        return _JSON.decode(frame) if isinstance(frame, str) else _MSGPACK.decode(frame)
+    except (msgspec.MsgspecError, ValueError, OverflowError):
+        return _read_one_by_one(frame)
+
+
+def _read_one_by_one(frame: bytes | str) -> list[Message | UnreadableMessage]:
+    try:
+        elements = _JSON_LOOSE.decode(frame) if isinstance(frame, str) else _MSGPACK_LOOSE.decode(frame)
+    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+        raise UnreadableFrameError(str(error)) from error
+    is_text = isinstance(frame, str)
+    messages: list[Message | UnreadableMessage] = []
+    for element in elements:
+        try:
+            messages.append(_JSON_ONE.decode(element) if is_text else _MSGPACK_ONE.decode(element))
+        except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+            unreadable = _describe(element, str(error), is_text=is_text)
+            if unreadable.kind not in _OTHER_KINDS:
+                messages.append(unreadable)
+    return messages
+
+
+def _describe(element: msgspec.Raw, problem: str, *, is_text: bool) -> UnreadableMessage:
+    try:
+        content = msgspec.json.decode(element) if is_text else msgspec.msgpack.decode(element)
+    except (msgspec.MsgspecError, ValueError, OverflowError):
+        content = None
+    if not isinstance(content, dict):
+        return UnreadableMessage(None, None, problem)
+    kind, symbol = content.get("T"), content.get("S")
+    return UnreadableMessage(
+        kind if isinstance(kind, str) else None, symbol if isinstance(symbol, str) else None, problem
+    )
+
+
+def quote_from(message: QuoteMessage, received_at: datetime, origin: QuoteOrigin = QuoteOrigin.STREAM) -> Quote:
+    """Turn the wire's quote into ours. Alpaca sends times in UTC; one without a zone is none."""
+    flags = message.c
+    time = message.t
+    if time is not None and time.tzinfo is None:
+        time = None
+    return Quote(
+        message.S,
+        message.bp,
+        message.ap,
+        message.bs,
+        message.as_,
+        message.bx,
+        message.ax,
+        tuple(flags) if flags.__class__ is list else () if not flags else (str(flags),),
+        message.z,
+        time,
+        received_at,
+        origin,
+    )

@@ -1,0 +1,122 @@
+"""Which price marks a position right now, and what may be said of it: live, stale, the official close, or nothing.
+
+Decides nothing about P&L and reads no clock: `now` is an argument.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Price
+from libs.market_data.symbols import WILDCARD
+
+HEARTBEAT_SILENCE_S: Final = 6.0
+"""The heartbeat comes every 2 s: after three missed ones the publisher is taken for dead or frozen."""
+MAX_CLOCK_LEAD_S: Final = 60.0
+"""How far a price's time may run ahead of our clock before its age means nothing."""
+DELAYED_FEED: Final = "delayed_sip"
+
+
+class PriceSource(StrEnum):
+    """What a mark is, in the words of the P&L body."""
+
+    REAL_TIME = "real-time"
+    DELAYED = "delayed"
+    STALE = "stale"
+    CLOSING = "closing"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class ClosingPrice:
+    """The official unadjusted close of one session, USD per share."""
+
+    price: Decimal
+    session: date
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The price a position is valued at. Prices in USD per share.
+
+    `price` is None only when unavailable. `bid`, `ask`, `last_updated` (the venue's time) and `age_s` belong to a
+    quote and are None for a close; `closing_date` is the session of a close and None for a quote.
+    """
+
+    source: PriceSource
+    price: Decimal | None = None
+    bid: Decimal | None = None
+    ask: Decimal | None = None
+    last_updated: datetime | None = None
+    age_s: float | None = None
+    closing_date: date | None = None
+
+
+UNAVAILABLE: Final = Mark(PriceSource.UNAVAILABLE)
+
+
+def choose_mark(
+    price: Price | None,
+    *,
+    is_vouched: bool,
+    last_vouched_at: datetime | None,
+    close: ClosingPrice | None,
+    market: MarketPhase,
+    now: datetime,
+    stale_after_s: float,
+    ttl_s: float,
+) -> Mark:
+    """Return the best mark that can be had, honestly named.
+
+    Market open: live, stale, close, unavailable. Market closed: live, close, stale, unavailable.
+    `is_vouched` says that a live link stands behind `price` now (see `vouches`), `last_vouched_at` when one last did;
+    None when none ever did. `close` is that of the last completed session, None when unknown.
+    """
+    if price is not None and _is_live(price, is_vouched=is_vouched, now=now, stale_after_s=stale_after_s):
+        source = PriceSource.DELAYED if price.feed == DELAYED_FEED else PriceSource.REAL_TIME
+        return _quote_mark(source, price, now)
+    if close is not None and market is MarketPhase.CLOSED:
+        return _closing_mark(close)
+    if price is not None and _is_within_ttl(price, last_vouched_at=last_vouched_at, now=now, ttl_s=ttl_s):
+        return _quote_mark(PriceSource.STALE, price, now)
+    return UNAVAILABLE if close is None else _closing_mark(close)
+
+
+def vouches(feed: FeedStatus | None, price: Price, symbol: str, heard_at: datetime | None, now: datetime) -> bool:
+    """Say whether a live link stands behind `price`: then a quiet quote is still the quote.
+
+    The link streams, its heartbeat was heard within 6 s, the symbol is confirmed, the quote came over this very
+    connection, and the market is open. `feed` and `heard_at` are None when no heartbeat was ever heard.
+    """
+    if feed is None or heard_at is None or price.epoch is None:
+        return False
+    return (
+        feed.state is LinkState.STREAMING
+        and feed.connected
+        and feed.market is MarketPhase.OPEN
+        and price.epoch == feed.epoch
+        and (now - heard_at).total_seconds() <= HEARTBEAT_SILENCE_S
+        and (symbol in feed.symbols or WILDCARD in feed.symbols)
+    )
+
+
+def _is_live(price: Price, *, is_vouched: bool, now: datetime, stale_after_s: float) -> bool:
+    # A price stamped far in the future would look new-born until then: it is shown, but never as live.
+    if (price.known_since - now).total_seconds() > MAX_CLOCK_LEAD_S:
+        return False
+    return is_vouched or price.age_s(now) < stale_after_s
+
+
+def _is_within_ttl(price: Price, *, last_vouched_at: datetime | None, now: datetime, ttl_s: float) -> bool:
+    known = price.known_since if last_vouched_at is None else max(price.known_since, last_vouched_at)
+    return now - known <= timedelta(seconds=ttl_s)
+
+
+def _quote_mark(source: PriceSource, price: Price, now: datetime) -> Mark:
+    return Mark(source, price.mid, price.bid, price.ask, price.timestamp, price.age_s(now))
+
+
+def _closing_mark(close: ClosingPrice) -> Mark:
+    return Mark(PriceSource.CLOSING, close.price, closing_date=close.session)

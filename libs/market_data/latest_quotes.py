@@ -1,0 +1,195 @@
+"""The newest quote of every symbol between a fast reader and a slower writer: newest per symbol wins, the last is kept.
+
+Decides which of two quotes of a symbol stands, which symbols must be written, and which writes are worth a message.
+Bounded by the number of symbols. Never waits, never reads a clock.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from libs.market_data.prices import Price
+from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable, exact, mid_price
+
+# Venues' clocks differ, so arrival order decides, unless a quote is behind by more than clocks can explain.
+LATE_TOLERANCE: Final = timedelta(seconds=2)
+# A quote that says the same again keeps its price young, but is worth a message only this often.
+REPEAT_INTERVAL_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class _Held:
+    quote: Quote
+    epoch: str
+    newest_time: datetime
+    seq: int = 0
+    published: Quote | None = None
+    published_epoch: str | None = None
+    published_at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PendingPrice:
+    """One symbol's newest price, to be cached, and published too when `publish`."""
+
+    price: Price
+    publish: bool
+
+
+@dataclass(slots=True)
+class LatestQuotes:
+    """Newest quote per symbol. `conflated` counts those that were replaced before anybody wrote them."""
+
+    feed: str
+    conflated: int = 0
+    accepted: int = 0
+    _held: dict[str, _Held] = field(default_factory=dict)
+    _dirty: dict[str, None] = field(default_factory=dict)
+
+    def put(self, quote: Quote, epoch: str) -> Unmarkable | None:
+        """Take a markable quote that came over connection `epoch`; return why not, or None when it now stands."""
+        received, time = quote.received_at, quote.timestamp
+        if time is None:
+            return Unmarkable.UNTIMED
+        # A venue's clock may run ahead; what it claims of the future must not make everything after it look late.
+        time = min(time, received)
+        symbol = quote.symbol
+        held = self._held.get(symbol)
+        if held is None:
+            self._held[symbol] = _Held(quote, epoch, time)
+        elif refusal := (self._put_snapshot if quote.origin is QuoteOrigin.REST else self._put_streamed)(
+            held, quote, time
+        ):
+            return refusal
+        elif held.epoch != epoch:
+            held.epoch, held.seq = epoch, 0
+        self.accepted += 1
+        if symbol in self._dirty:
+            self.conflated += 1
+        else:
+            self._dirty[symbol] = None
+        return None
+
+    @staticmethod
+    def _put_streamed(held: _Held, quote: Quote, time: datetime) -> Unmarkable | None:
+        if time > held.newest_time:
+            held.newest_time = time
+        elif time < held.newest_time - LATE_TOLERANCE:
+            if quote.received_at >= held.quote.received_at:
+                return Unmarkable.OUT_OF_ORDER
+            # Our own clock was set back meanwhile: start counting from what it says now.
+            held.newest_time = time
+        held.quote = quote
+        return None
+
+    @staticmethod
+    def _put_snapshot(held: _Held, quote: Quote, time: datetime) -> Unmarkable | None:
+        """Let a quote fetched by REST replace only an older one; the very same is confirmed for this connection."""
+        mine, theirs = held.quote.timestamp, quote.timestamp
+        if mine is None or theirs is None or theirs < mine:
+            return Unmarkable.OLDER_THAN_STREAM
+        if theirs > mine:
+            held.quote = quote
+            held.newest_time = max(held.newest_time, time)
+        return None
+
+    @property
+    def pending(self) -> int:
+        """How many symbols wait to be written."""
+        return len(self._dirty)
+
+    def take(self, now_s: float, most: int | None = None) -> list[PendingPrice]:
+        """Return the waiting symbols' prices and forget that they wait. `now_s` is any steady clock.
+
+        If the write fails, hand the symbols to `mark_unwritten`: newer quotes that came meanwhile win.
+        """
+        symbols = list(self._dirty) if most is None else [s for s, _ in zip(self._dirty, range(most), strict=False)]
+        batch = []
+        for symbol in symbols:
+            del self._dirty[symbol]
+            held = self._held.get(symbol)
+            if held is not None:
+                publish = self._is_worth_a_message(held, now_s)
+                if publish:
+                    held.seq += 1
+                    held.published, held.published_epoch, held.published_at_s = held.quote, held.epoch, now_s
+                batch.append(PendingPrice(self._price(held), publish))
+        return batch
+
+    @staticmethod
+    def _is_worth_a_message(held: _Held, now_s: float) -> bool:
+        published = held.published
+        return (
+            published is None
+            or held.published_epoch != held.epoch
+            or not published.has_same_content(held.quote)
+            or (published is not held.quote and now_s - held.published_at_s >= REPEAT_INTERVAL_S)
+        )
+
+    def mark_unwritten(self, symbols: Iterable[str] | None = None) -> None:
+        """Have these symbols (None: all that are held) written and published again."""
+        for symbol in list(self._held) if symbols is None else symbols:
+            held = self._held.get(symbol)
+            if held is not None:
+                held.published = None
+                self._dirty[symbol] = None
+
+    def renew(self, symbols: Iterable[str], epoch: str) -> None:
+        """Have these symbols' cached quotes of connection `epoch` written again, so that they do not expire."""
+        for symbol in symbols:
+            held = self._held.get(symbol)
+            if held is not None and held.epoch == epoch:
+                self._dirty.setdefault(symbol, None)
+
+    def keep_only(self, symbols: Collection[str]) -> None:
+        """Forget every symbol but these: nobody wants the others any more."""
+        for symbol in [symbol for symbol in self._held if symbol not in symbols]:
+            del self._held[symbol]
+            self._dirty.pop(symbol, None)
+
+    def epoch_of(self, symbol: str) -> str | None:
+        """Return the connection that vouches for the held quote; None when none is held."""
+        held = self._held.get(symbol)
+        return None if held is None else held.epoch
+
+    def price(self, symbol: str) -> Price | None:
+        """Return the newest price as it stands in memory; None when no quote was accepted yet."""
+        held = self._held.get(symbol)
+        return None if held is None else self._price(held)
+
+    @property
+    def symbols(self) -> Collection[str]:
+        """The symbols of which a quote is held."""
+        return self._held.keys()
+
+    def _price(self, held: _Held) -> Price:
+        quote = held.quote
+        # why_unmarkable() let through only two-sided, timed quotes.
+        assert quote.bid is not None  # noqa: S101
+        assert quote.ask is not None  # noqa: S101
+        assert quote.timestamp is not None  # noqa: S101
+        bid, ask = exact(quote.bid), exact(quote.ask)
+        return Price(
+            symbol=quote.symbol,
+            mid=mid_price(bid, ask),
+            timestamp=quote.timestamp,
+            bid=bid,
+            ask=ask,
+            bid_size=_shares(quote.bid_size),
+            ask_size=_shares(quote.ask_size),
+            exchange=quote.bid_exchange,
+            ask_exchange=quote.ask_exchange,
+            feed=self.feed,
+            received_at=quote.received_at,
+            epoch=held.epoch,
+            seq=held.seq,
+        )
+
+
+def _shares(size: float | None) -> Decimal | None:
+    """Return a size in shares; None when it is absent or no number (a size never marks, so it refuses nothing)."""
+    if size is None or not 0 <= size < 1e18:  # noqa: PLR2004 - also false for NaN
+        return None
+    return Decimal(int(size)) if size == int(size) else exact(size)

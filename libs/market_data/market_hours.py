@@ -1,0 +1,243 @@
+"""When the regular session of the US stock market is on, and which session a moment belongs to.
+
+Decides who is asked: the account's clock first (a simulator may be open on a Sunday), the exchange calendar when
+that cannot be had. The sessions themselves come from `trading_sessions.py`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from threading import Lock
+from typing import Annotated, Final
+
+import msgspec
+import structlog
+
+from libs.market_data.prices import MarketPhase, Mode
+from libs.market_data.trading_sessions import NEW_YORK, TradingSession, TradingSessions, load_sessions
+
+log = structlog.get_logger(__name__)
+
+
+class MarketHours:
+    """The New York Stock Exchange's calendar (XNYS). Loads at the first question and reaches as far as it is asked.
+
+    Loading takes about a second: in an event loop call `await asyncio.to_thread(hours.load)` before the first question.
+    """
+
+    _margin: Final = timedelta(days=40)
+    """More than the longest closure in a century of peace, so that every question has a session on each side."""
+
+    def __init__(self) -> None:
+        self._loaded: TradingSessions | None = None
+        self._reach = (date.max, date.min)
+        self._lock = Lock()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Say whether questions are answered at once."""
+        return self._loaded is not None
+
+    def load(self) -> None:
+        """Load the calendar around today. Safe from any thread, and a second time."""
+        self._reaching(datetime.now(UTC).date())
+
+    def is_open(self, now: datetime) -> bool:
+        """Say whether the regular session is on at `now` (aware)."""
+        return self._around(now).is_open(now)
+
+    def phase(self, now: datetime) -> MarketPhase:
+        """Return whether the market is open or closed at `now` (aware)."""
+        return MarketPhase.OPEN if self.is_open(now) else MarketPhase.CLOSED
+
+    def next_change(self, now: datetime) -> datetime:
+        """Return the next opening or closing after `now`, UTC."""
+        return self._around(now).next_change(now)
+
+    def session_on_or_before(self, day: date) -> date:
+        """Return `day` when it is a session, else the last session before it."""
+        return self._reaching(day).on_or_before(day).date
+
+    def session_date(self, now: datetime) -> date:
+        """Return the session that `now` counts to: New York's date when that is a session, else the last one before."""
+        return self.session_on_or_before(now.astimezone(NEW_YORK).date())
+
+    def last_completed_session(self, now: datetime) -> date:
+        """Return the last session that has closed at `now`: the one whose closing price is official."""
+        return self._around(now).last_completed(now).date
+
+    def previous_session(self, session: date) -> date:
+        """Return the last session before `session`."""
+        return self.session_on_or_before(session - timedelta(days=1))
+
+    def sessions_between(self, first: date, last: date) -> tuple[date, ...]:
+        """Return the sessions from `first` to `last`, both included."""
+        return tuple(session.date for session in self.schedule(first, last))
+
+    def schedule(self, first: date, last: date) -> tuple[TradingSession, ...]:
+        """Return the sessions from `first` to `last` with their hours."""
+        if last < first:
+            return ()
+        self._reaching(first)
+        return self._reaching(last).between(first, last)
+
+    def _around(self, now: datetime) -> TradingSessions:
+        return self._reaching(now.astimezone(UTC).date())
+
+    def _reaching(self, day: date) -> TradingSessions:
+        """Return sessions that surely surround `day`, loading further ones when the loaded do not."""
+        loaded = self._loaded
+        if loaded is not None and self._reach[0] <= day <= self._reach[1]:
+            return loaded
+        with self._lock:
+            today = datetime.now(UTC).date()
+            first = min(day, self._reach[0], today - timedelta(days=730))
+            last = max(day, self._reach[1], today + timedelta(days=180))
+            self._loaded = load_sessions(first - self._margin, last + self._margin)
+            self._reach = (first, last)
+            return self._loaded
+
+
+@dataclass(frozen=True, slots=True)
+class AccountClock:
+    """What the account's clock said: `next_change` is the next close while open, else the next opening (aware UTC).
+
+    `simulator_mode` is set when a simulator said it.
+    """
+
+    is_open: bool
+    next_change: datetime
+    simulator_mode: Mode | None = None
+
+
+class _WireClock(msgspec.Struct):
+    """The answer of `GET /v2/clock`; the times carry New York's offset.
+
+    `{"timestamp":"2025-06-24T14:15:22-04:00","is_open":true,
+      "next_open":"2025-06-25T09:30:00-04:00","next_close":"2025-06-24T16:00:00-04:00"}`
+    """
+
+    is_open: bool
+    next_open: Annotated[datetime, msgspec.Meta(tz=True)]
+    next_close: Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+_decode_clock = msgspec.json.Decoder(_WireClock).decode
+
+
+def read_clock(body: bytes, simulator_mode: Mode | None = None) -> AccountClock:
+    """Return what a clock answer says. Raises msgspec.MsgspecError when it is none."""
+    wire = _decode_clock(body)
+    next_change = wire.next_close if wire.is_open else wire.next_open
+    return AccountClock(wire.is_open, next_change.astimezone(UTC), simulator_mode)
+
+
+class SaidBy(StrEnum):
+    """Who told whether the market is open."""
+
+    ACCOUNT_CLOCK = "account clock"
+    CALENDAR = "calendar"
+
+
+@dataclass(frozen=True, slots=True)
+class MarketState:
+    """Whether the market is open, until when, who said so and when (aware UTC)."""
+
+    phase: MarketPhase
+    next_change: datetime
+    said_by: SaidBy
+    checked_at: datetime
+
+
+ANSWER_HOLDS: Final = timedelta(seconds=60)
+"""How long the account clock's answer is believed, unless its next change comes first."""
+
+_ASK_AGAIN_S: Final = 45.0
+_ASK_AFTER_FAULT: Final = timedelta(seconds=10)
+_ASK_AT_MOST: Final = timedelta(seconds=1)
+_PATIENCE_S: Final = 3.0
+
+
+class MarketClock:
+    """Knows whether the market is open: by the account's clock, else by the calendar. Never raises.
+
+    `current` answers at once from what is known; `state` asks first when the answer is too old; `keep_current` asks in
+    the background for as long as it runs. `last_error` is the last question's fault, None after a good answer.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[AccountClock]] | None, hours: MarketHours) -> None:
+        """`ask` may be None, where there is no account: the calendar alone is asked."""
+        self._ask = ask
+        self._hours = hours
+        self._answer: AccountClock | None = None
+        self._answered_at = _LONG_AGO
+        self._asked_at = _LONG_AGO
+        self._asking = asyncio.Lock()
+        self.simulator_mode: Mode | None = None
+        self.last_error: str | None = None
+        self.faults = 0
+
+    def current(self, now: datetime) -> MarketState:
+        """Return the state as far as known, without asking. Loads the calendar (a second) if nothing else answers."""
+        answer = self._answer
+        if answer is not None and self._holds(answer, now):
+            phase = MarketPhase.OPEN if answer.is_open else MarketPhase.CLOSED
+            return MarketState(phase, answer.next_change, SaidBy.ACCOUNT_CLOCK, self._answered_at)
+        return MarketState(self._hours.phase(now), self._hours.next_change(now), SaidBy.CALENDAR, now)
+
+    async def state(self, now: datetime) -> MarketState:
+        """Return the state, asking the account's clock when its last answer no longer holds."""
+        async with self._asking:
+            if not (self._answer is not None and self._holds(self._answer, now)):
+                await self._refresh(now)
+        return self.current(now)
+
+    async def keep_current(self, now: Callable[[], datetime]) -> None:
+        """Ask again before each answer runs out, and at each change. Runs until cancelled."""
+        while True:
+            async with self._asking:
+                await self._refresh(now())
+            await asyncio.sleep(self._pause_s(now()))
+
+    async def _refresh(self, now: datetime) -> None:
+        if self._ask is not None and now - self._asked_at >= self._least_pause():
+            self._asked_at = now
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    answer = await self._ask()
+            except Exception as error:  # noqa: BLE001 - whatever went wrong, the calendar answers; counted and shown
+                self._note_fault(error)
+            else:
+                self._answer, self._answered_at = answer, now
+                self.simulator_mode, self.last_error = answer.simulator_mode, None
+        if not self._hours.is_loaded and not (self._answer is not None and self._holds(self._answer, now)):
+            await asyncio.to_thread(self._hours.load)
+
+    def _holds(self, answer: AccountClock, now: datetime) -> bool:
+        """Say whether `answer` is young enough. A next change already past when it was given says nothing."""
+        is_before_change = now < answer.next_change or answer.next_change <= self._answered_at
+        return is_before_change and now - self._answered_at < ANSWER_HOLDS
+
+    def _least_pause(self) -> timedelta:
+        return _ASK_AFTER_FAULT if self.last_error is not None else _ASK_AT_MOST
+
+    def _pause_s(self, now: datetime) -> float:
+        if self.last_error is not None:
+            return _ASK_AFTER_FAULT.total_seconds()
+        if self._answer is None:
+            return _ASK_AGAIN_S
+        until_change_s = (self._answer.next_change - now).total_seconds()
+        return (
+            max(_ASK_AT_MOST.total_seconds(), min(_ASK_AGAIN_S, until_change_s)) if until_change_s > 0 else _ASK_AGAIN_S
+        )
+
+    def _note_fault(self, error: Exception) -> None:
+        if self.last_error is None:
+            log.warning("account_clock_unavailable", error=str(error) or type(error).__name__, falls_back_to="calendar")
+        self.faults += 1
+        self.last_error = str(error) or type(error).__name__
+
+
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)

@@ -1,0 +1,86 @@
+"""The price of a symbol as one program hands it to another through Redis, and the state of the link that made it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+
+class LinkState(StrEnum):
+    """Where the one connection to Alpaca stands. `UNKNOWN` is said by a reader that has heard nothing."""
+
+    STANDBY = "standby"
+    CONNECTING = "connecting"
+    AUTHENTICATING = "authenticating"
+    SUBSCRIBING = "subscribing"
+    STREAMING = "streaming"
+    BACKING_OFF = "backing_off"
+    REFUSED = "refused"
+    STOPPED = "stopped"
+    UNKNOWN = "unknown"
+
+
+class Mode(StrEnum):
+    """Whose money the figures speak of. Shown on every surface."""
+
+    SIMULATED = "simulated"
+    REPLAY = "replay"
+    PAPER = "paper"
+    LIVE = "live"
+
+
+class MarketPhase(StrEnum):
+    """Whether the regular session is on."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A two-sided quote that may mark a position, as cached under `price:{symbol}`.
+
+    Prices in USD per share, sizes in shares. `timestamp` is the venue's clock, `received_at` ours.
+    Only `symbol`, `mid` and `timestamp` are always known: other programs may write a price with nothing else.
+    `epoch` names the authenticated connection it came over; `seq` counts that symbol's published messages in it.
+    """
+
+    symbol: str
+    mid: Decimal
+    timestamp: datetime
+    bid: Decimal | None = None
+    ask: Decimal | None = None
+    bid_size: Decimal | None = None
+    ask_size: Decimal | None = None
+    exchange: str | None = None
+    ask_exchange: str | None = None
+    feed: str | None = None
+    received_at: datetime | None = None
+    epoch: str | None = None
+    seq: int | None = None
+
+    @property
+    def known_since(self) -> datetime:
+        """From when its age counts: our receipt, else the venue's time."""
+        return self.received_at or self.timestamp
+
+    def age_s(self, now: datetime) -> float:
+        """Seconds since we knew it, never negative (a venue's clock may run ahead of ours)."""
+        return max(0.0, (now - self.known_since).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class FeedStatus:
+    """What the market data service says of its link: the content of `feed:status` and its heartbeat.
+
+    `symbols` are those that Alpaca has confirmed. `epoch` is None before the first authenticated connection.
+    """
+
+    state: LinkState
+    connected: bool
+    since: datetime
+    epoch: str | None
+    feed: str
+    mode: Mode
+    symbols: frozenset[str]
+    market: MarketPhase

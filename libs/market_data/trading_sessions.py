@@ -1,0 +1,87 @@
+"""The sessions of the US stock market, and the questions that bisecting them answers. Pure, but for their loading.
+
+The only importer of exchange_calendars, which costs 50 MB and a second: imported when it is asked for, not before.
+"""
+
+import warnings
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NEW_YORK: Final = ZoneInfo("America/New_York")
+
+
+@dataclass(frozen=True, slots=True)
+class TradingSession:
+    """One regular session: its New York date, and its first and last moment (aware UTC; early closes included)."""
+
+    date: date
+    opens_at: datetime
+    closes_at: datetime
+
+
+class TradingSessions:
+    """The sessions of a stretch of days, in order. A question that they do not reach raises LookupError."""
+
+    def __init__(self, sessions: Sequence[TradingSession]) -> None:
+        if not sessions:
+            raise ValueError("a calendar without sessions answers nothing")
+        self._sessions = tuple(sessions)
+        self._dates = [session.date for session in sessions]
+        self._opens = [session.opens_at for session in sessions]
+        self._closes = [session.closes_at for session in sessions]
+
+    def is_open(self, now: datetime) -> bool:
+        """Say whether `now` lies in a session: its first moment does, its closing moment does not."""
+        begun = bisect_right(self._opens, now)
+        return begun > 0 and now < self._closes[begun - 1]
+
+    def next_change(self, now: datetime) -> datetime:
+        """Return the first opening or closing after `now`."""
+        if self.is_open(now):
+            return self._closes[bisect_right(self._opens, now) - 1]
+        return self._opens[bisect_right(self._opens, now)]
+
+    def on_or_before(self, day: date) -> TradingSession:
+        """Return the session of `day`, or the last one before it."""
+        index = bisect_right(self._dates, day) - 1
+        if index < 0:
+            raise LookupError(f"no session on or before {day}")
+        return self._sessions[index]
+
+    def last_completed(self, now: datetime) -> TradingSession:
+        """Return the last session that has closed."""
+        index = bisect_right(self._closes, now) - 1
+        if index < 0:
+            raise LookupError(f"no session completed by {now}")
+        return self._sessions[index]
+
+    def between(self, first: date, last: date) -> tuple[TradingSession, ...]:
+        """Return the sessions from `first` to `last`, both included."""
+        return self._sessions[bisect_left(self._dates, first) : bisect_right(self._dates, last)]
+
+
+def load_sessions(first: date, last: date) -> TradingSessions:
+    """Load the New York Stock Exchange's sessions (XNYS) from `first` to `last`. Takes about a second."""
+    import exchange_calendars  # 50 MB with pandas: only for those who ask the calendar
+
+    # exchange_calendars 4.13 uses what pandas 3.1 announces the end of. Narrow, and nothing to undo from a thread.
+    warnings.filterwarnings("ignore", message="Series.values returning an ndarray", category=DeprecationWarning)
+    calendar = exchange_calendars.get_calendar("XNYS", start=first.isoformat(), end=last.isoformat())
+    return TradingSessions(
+        [
+            TradingSession(day.date(), _utc(opens_at), _utc(closes_at))
+            for day, opens_at, closes_at in zip(calendar.sessions, calendar.opens, calendar.closes, strict=True)
+        ]
+    )
+
+
+def _utc(moment: "pd.Timestamp") -> datetime:
+    converted: datetime = moment.to_pydatetime()
+    return converted.astimezone(UTC)
