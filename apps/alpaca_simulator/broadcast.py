@@ -1,0 +1,112 @@
+"""Who hears what: the living connections, what they want, and the delivery of points to them."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from apps.alpaca_simulator.faults import Faults
+from apps.alpaca_simulator.listings import UNIVERSE
+from apps.alpaca_simulator.market import as_seen_on
+from apps.alpaca_simulator.points import Channel, Feed, Point
+from apps.alpaca_simulator.stream_connection import StreamConnection
+from apps.alpaca_simulator.wire import Codec, encode_point
+from libs.market_data.symbols import WILDCARD
+
+MARKET_FEEDS: Final = frozenset({Feed.IEX, Feed.SIP, Feed.DELAYED_SIP})
+TEST_FEED: Final = frozenset({Feed.TEST})
+ALL_FEEDS: Final = frozenset(Feed)
+
+_ROOM_POLL_S: Final = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class _Audience:
+    """Connections that see the same bytes."""
+
+    feed: Feed
+    codec: Codec
+    connections: Sequence[StreamConnection]
+
+
+class Broadcaster:
+    """The living connections. Delivery never waits: each connection has an outbox of its own."""
+
+    def __init__(self, faults: Callable[[], Faults]) -> None:
+        self.connections: list[StreamConnection] = []
+        self.wanted: frozenset[str] = frozenset()
+        """Symbols that somebody on a market feed wants on any channel; a wildcard stands for `universe`."""
+        self.universe = UNIVERSE
+        """What a wildcard stands for, beside the symbols that somebody named."""
+        self._faults = faults
+        self._changed = asyncio.Event()
+        self._audiences: dict[tuple[type[Point], str, frozenset[Feed]], Sequence[_Audience]] = {}
+
+    def add(self, connection: StreamConnection) -> None:
+        """Take in a new connection."""
+        self.connections.append(connection)
+
+    def remove(self, connection: StreamConnection) -> None:
+        """Forget a connection that has ended."""
+        self.connections.remove(connection)
+        self.subscriptions_changed()
+
+    def subscriptions_changed(self) -> None:
+        """Work out anew what is wanted, and wake whoever waits for a change."""
+        self._audiences.clear()
+        named: set[str] = set()
+        for connection in self._listening_on(MARKET_FEEDS):
+            for channel in Channel:
+                named |= connection.session.symbols(channel)
+        self.wanted = frozenset(named - {WILDCARD} | (self.universe if WILDCARD in named else frozenset()))
+        self._changed.set()
+
+    async def wait_for_change(self) -> None:
+        """Return after the next change of what anybody wants."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    def wants(self, channel: Channel, symbol: str, feeds: frozenset[Feed]) -> bool:
+        """Say whether anybody on these feeds wants this symbol on this channel."""
+        return any(connection.session.wants(channel, symbol) for connection in self._listening_on(feeds))
+
+    async def wait_for_room(self) -> None:
+        """Return when some client could take more at once: one that is slow does not hold up the others.
+
+        Polls: only a flood waits here, and only for TCP.
+        """
+        while self.connections and not any(connection.has_room for connection in self.connections):  # noqa: ASYNC110
+            await asyncio.sleep(_ROOM_POLL_S)
+
+    def deliver(self, points: Iterable[Point], feeds: frozenset[Feed], *, as_given: bool = False) -> int:
+        """Queue each point for everybody on `feeds` who wants it, and return how many were queued.
+
+        A market point is shown as its feed shows it (`as_seen_on`), unless it is to go out `as_given`.
+        """
+        if not self.connections or self._faults().mute:
+            return 0
+        count = 0
+        for point in points:
+            for audience in self._audiences_of(point, feeds):
+                seen = point if as_given else as_seen_on(audience.feed, point)
+                data = encode_point(seen, audience.codec)
+                for connection in audience.connections:
+                    connection.put_point(data)
+                count += len(audience.connections)
+        return count
+
+    def _audiences_of(self, point: Point, feeds: frozenset[Feed]) -> Sequence["_Audience"]:
+        """Return who gets the point, remembered until a subscription changes."""
+        place = type(point), point.symbol, feeds
+        audiences = self._audiences.get(place)
+        if audiences is None:
+            by_view: dict[tuple[Feed, Codec], list[StreamConnection]] = {}
+            for connection in self._listening_on(feeds):
+                if connection.session.wants(point.channel, point.symbol):
+                    by_view.setdefault((connection.feed, connection.codec), []).append(connection)
+            audiences = [_Audience(feed, codec, listeners) for (feed, codec), listeners in by_view.items()]
+            self._audiences[place] = audiences
+        return audiences
+
+    def _listening_on(self, feeds: frozenset[Feed]) -> list[StreamConnection]:
+        return [connection for connection in self.connections if connection.feed in feeds]

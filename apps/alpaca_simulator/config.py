@@ -1,0 +1,79 @@
+"""What a simulator is told before it starts. The command line fills it in `main.py`, tests build it directly."""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from math import inf
+from pathlib import Path
+from typing import Final
+
+from apps.alpaca_simulator.market import Habits
+from apps.alpaca_simulator.protocol import Credentials, Rules
+
+FASTEST: Final = inf
+"""As a rate or a replay speed: as fast as the socket takes."""
+
+
+class MarketSetting(StrEnum):
+    """What the simulator's clock says: the real calendar's word, or always the same."""
+
+    AUTO = "auto"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPosition:
+    """One position of the simulated account; `qty` in shares, negative for a short, entry price in USD."""
+
+    symbol: str
+    qty: Decimal
+    avg_entry_price: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatorConfig:
+    """Everything a simulator may be told; the defaults make a random-walk market that is always open.
+
+    `rate`: quotes per second over all subscribed symbols, `FASTEST` as fast as the socket takes, None each symbol's
+    own usual pace. `speed` of a replay is a factor or `FASTEST`. `slot_hold_s`: how long a connection slot stays
+    taken after an unclean drop. `outbox_limit`: points waiting for one client before it is "slow" (407).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    seed: int = 1
+    rate: float | None = None
+    market: MarketSetting = MarketSetting.OPEN
+    silent_symbols: frozenset[str] = frozenset()
+    one_sided_symbols: frozenset[str] = frozenset()
+    replay: Path | None = None
+    speed: float = 1.0
+    keep_timestamps: bool = False
+    loop: bool = False
+    symbol_limit: int | None = None
+    key: str | None = None
+    secret: str | None = field(default=None, repr=False)
+    positions: tuple[HeldPosition, ...] = ()
+    slot_hold_s: float = 90.0
+    auth_timeout_s: float = 10.0
+    bar_interval_s: float = 60.0
+    test_quote_interval_s: float = 5.0
+    compress: bool = True
+    outbox_limit: int = 20_000
+    batch_limit: int = 100
+
+    @property
+    def credentials(self) -> Credentials:
+        """Return which key pair is accepted, on the stream and over REST."""
+        return Credentials(self.key, self.secret)
+
+    @property
+    def rules(self) -> Rules:
+        """Return what the simulated plan allows."""
+        return Rules(self.credentials, self.symbol_limit)
+
+    @property
+    def habits(self) -> Habits:
+        """Return which symbols behave oddly."""
+        return Habits(self.silent_symbols, self.one_sided_symbols)

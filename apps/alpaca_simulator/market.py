@@ -1,0 +1,182 @@
+"""Where quotes and trades come from when nothing is replayed: one seeded random walk per symbol. No I/O, no clock."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import exp
+from random import Random
+from typing import Final, Protocol, TypeVar
+
+from msgspec.structs import replace
+
+from apps.alpaca_simulator.listings import Listing, listing_of
+from apps.alpaca_simulator.points import Feed, Point, Quote, Trade
+
+IEX_EXCHANGE: Final = "V"
+NO_EXCHANGE: Final = " "
+DELAY_NS: Final = 15 * 60 * 1_000_000_000
+"""How far `delayed_sip` lags."""
+
+_VENUES: Final = {"A": "NNPTZKV", "B": "PPQZKTV", "C": "QQPZKTV"}
+_STEP_DEVIATION: Final = 1.2e-4
+"""Relative move of the mid per quote: a few cents on a 200-dollar share."""
+_PULL: Final = 2e-4
+"""How strongly each step pulls back to the day's start, so that a demo left alone for a week stays believable."""
+_FURTHEST: Final = 0.15
+_ROUND_LOT: Final = 100
+_TICK: Final = 0.01
+
+
+P = TypeVar("P", bound=Point)
+
+
+class QuoteSource(Protocol):
+    """What REST and a test's own quotes need of a market: the random walk, or a recording being replayed."""
+
+    def latest_quote(self, symbol: str, feed: Feed, now_ns: int, /) -> Quote | None:
+        """Return the newest quote as `feed` shows it; None when the symbol has none."""
+
+    def put(self, quote: Quote, /) -> None:
+        """Take over a quote made elsewhere as the latest of its symbol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """Symbols that behave oddly on purpose: some never quote, some quote a bid only."""
+
+    silent: frozenset[str] = frozenset()
+    one_sided: frozenset[str] = frozenset()
+
+
+class _Walk:
+    """One symbol's price path; its dice are its own, so that other symbols' traffic does not change it."""
+
+    def __init__(self, listing: Listing, start_price: float, seed: int) -> None:
+        self.listing = listing
+        self.mid = start_price
+        self._start_price = start_price
+        self._dice = Random(f"{seed}:{listing.symbol}")
+        self._venues = _VENUES[listing.tape]
+        self._next_trade_id = self._dice.randrange(1_000, 90_000)
+
+    def quote(self, time_ns: int) -> Quote:
+        dice = self._dice
+        offset = self.mid / self._start_price - 1.0
+        self.mid *= exp(dice.gauss(0.0, _STEP_DEVIATION) - _PULL * offset)
+        self.mid = min(max(self.mid, self._start_price * (1 - _FURTHEST)), self._start_price * (1 + _FURTHEST))
+        ticks = max(1, round(self.mid * self.listing.spread_bp / 1e4 / _TICK * (0.5 + 1.3 * dice.random())))
+        bid = max(_TICK, round(self.mid - ticks * _TICK / 2, 2))
+        return Quote(
+            self.listing.symbol, bid, self._size(), self._venue(), round(bid + ticks * _TICK, 2),
+            self._size(), self._venue(), time_ns, ("R",), self.listing.tape,
+        )  # fmt: skip
+
+    def trade(self, quote: Quote, time_ns: int) -> Trade:
+        dice = self._dice
+        sides = [price for price in (quote.bid_price, quote.ask_price) if price > 0]
+        self._next_trade_id += 1
+        size = dice.choice((1, 5, 20, 50, 100, 100, 200, 300))
+        conditions = ("@",) if size >= _ROUND_LOT else ("@", "I")
+        exchange = self._venue()
+        return Trade(
+            quote.symbol, self._next_trade_id, exchange, dice.choice(sides), size, time_ns, conditions, quote.tape
+        )
+
+    def _size(self) -> int:
+        """Return a few round lots, seldom many."""
+        return _ROUND_LOT * int(1 / (0.05 + 0.95 * self._dice.random()))
+
+    def _venue(self) -> str:
+        return self._venues[int(self._dice.random() * len(self._venues))]
+
+
+class RandomWalkMarket:
+    """Every well-formed symbol, walking from `start_price(symbol)`; the same seed gives the same paths."""
+
+    def __init__(self, seed: int, start_price: Callable[[str], float], habits: Habits | None = None) -> None:
+        self._seed = seed
+        self._start_price = start_price
+        self._habits = habits or Habits()
+        self._walks: dict[str, _Walk] = {}
+        self._latest: dict[str, Quote] = {}
+        self._given: set[str] = set()
+
+    def activity(self, symbol: str) -> float:
+        """Return how many quotes per second the symbol makes in an ordinary minute; 0 for one that never quotes."""
+        return 0.0 if symbol in self._habits.silent else listing_of(symbol).activity
+
+    def step(self, symbol: str, now_ns: int) -> Quote:
+        """Move the symbol's price and return its next quote, with the exchanges of the consolidated tape."""
+        previous = self._latest.get(symbol)
+        # Venues' clocks have their jitter; a symbol's own times still never run backwards here.
+        time_ns = now_ns if previous is None else max(now_ns, previous.time_ns + 1)
+        quote = self._walk(symbol).quote(time_ns)
+        if symbol in self._habits.one_sided:
+            quote = replace(quote, ask_price=0.0, ask_size=0, ask_exchange=NO_EXCHANGE)
+        self._latest[symbol] = quote
+        self._given.discard(symbol)
+        return quote
+
+    def trade(self, quote: Quote) -> Trade:
+        """Return a trade at one side of a quote that has at least one, at the quote's time."""
+        return self._walk(quote.symbol).trade(quote, quote.time_ns)
+
+    def put(self, quote: Quote) -> None:
+        """Take over a quote made elsewhere: it is the latest, and the walk goes on from there when it is two-sided."""
+        self._latest[quote.symbol] = quote
+        self._given.add(quote.symbol)
+        if quote.bid_price > 0 and quote.ask_price > 0:
+            self._walk(quote.symbol).mid = (quote.bid_price + quote.ask_price) / 2
+
+    def latest_quote(self, symbol: str, feed: Feed, now_ns: int) -> Quote | None:
+        """Return the newest quote, making a first one for a symbol nobody has asked for; None when it never quotes.
+
+        A quote that was put is shown as it was given, any other as the feed shows it.
+        """
+        latest = self._latest.get(symbol)
+        if latest is None:
+            if symbol in self._habits.silent:
+                return None
+            latest = self.step(symbol, now_ns)
+        return latest if symbol in self._given else as_seen_on(feed, latest)
+
+    def _walk(self, symbol: str) -> _Walk:
+        walk = self._walks.get(symbol)
+        if walk is None:
+            walk = self._walks[symbol] = _Walk(listing_of(symbol), self._start_price(symbol), self._seed)
+        return walk
+
+
+def as_seen_on(feed: Feed, point: P) -> P:
+    """Return a consolidated point as a feed shows it: IEX knows one exchange, the delayed feed lags 15 minutes."""
+    if feed is Feed.DELAYED_SIP:
+        return replace(point, time_ns=point.time_ns - DELAY_NS)
+    if feed is not Feed.IEX:
+        return point
+    match point:
+        case Quote():
+            bid_exchange = IEX_EXCHANGE if point.bid_price > 0 else NO_EXCHANGE
+            ask_exchange = IEX_EXCHANGE if point.ask_price > 0 else NO_EXCHANGE
+            return replace(point, bid_exchange=bid_exchange, ask_exchange=ask_exchange)
+        case Trade():
+            return replace(point, exchange=IEX_EXCHANGE)
+        case _:
+            return point
+
+
+class Lottery:
+    """Chooses which symbol quotes next, in proportion to its activity."""
+
+    def __init__(self, symbols: Iterable[str], activity: Callable[[str], float], dice: Random) -> None:
+        weighted = [(symbol, activity(symbol)) for symbol in sorted(symbols)]
+        self._symbols = [symbol for symbol, weight in weighted if weight > 0]
+        self._weights = [weight for _, weight in weighted if weight > 0]
+        self._dice = dice
+
+    @property
+    def total_activity(self) -> float:
+        """Quotes per second that all of them make together in an ordinary minute."""
+        return sum(self._weights)
+
+    def draw(self, count: int) -> list[str]:
+        """Return the next `count` symbols; none when nobody quotes."""
+        return self._dice.choices(self._symbols, self._weights, k=count) if self._symbols else []
