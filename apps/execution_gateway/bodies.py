@@ -1,0 +1,237 @@
+"""The JSON that the gateway answers: money as numbers, digit for digit, times as ISO-8601 UTC. Computes nothing."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from apps.execution_gateway.ledger import FillPage, RecordedFill
+from apps.execution_gateway.pnl_report import MarketView, RealtimePnl
+from libs.market_data.freshness import PriceSource
+from libs.market_data.prices import LinkState, MarketPhase, Mode
+from libs.portfolio.fills import Fill, Side
+from libs.portfolio.positions import Position
+from libs.portfolio.valuation import PositionPnl, plain_number, rounded_money, rounded_price
+
+encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+"""Write a body. Decimals become JSON numbers as they stand; NaN never gets this far."""
+
+
+class PositionRow(msgspec.Struct, frozen=True):
+    """One open position, as it was bought: no price is needed to say this."""
+
+    symbol: str
+    qty: Decimal
+    avg_entry_price: Decimal | None
+    cost_basis: Decimal
+    realized_pnl: Decimal
+    fees: Decimal
+    opened_at: str | None
+
+
+class FillRow(msgspec.Struct, frozen=True):
+    """One fill of the ledger with its history; `voided_at` and `void_reason` are null while it counts."""
+
+    fill_id: str
+    symbol: str
+    side: Side
+    qty: Decimal
+    price: Decimal
+    fee: Decimal
+    filled_at: str
+    recorded_at: str
+    voided_at: str | None
+    void_reason: str | None
+
+
+class FillAnswer(msgspec.Struct, frozen=True):
+    """What a posted fill was understood as, and whether it was new: `created` or `repeated`."""
+
+    status: str
+    fill_id: str
+    symbol: str
+    side: Side
+    qty: Decimal
+    price: Decimal
+    fee: Decimal
+    filled_at: str
+
+
+class PnlRow(msgspec.Struct, frozen=True):
+    """One row of the P&L body."""
+
+    symbol: str
+    unrealized_pnl: Decimal | None
+    current_price: Decimal | None
+    price_source: PriceSource
+    last_updated: str | None
+    qty: Decimal
+    avg_entry_price: Decimal | None
+    market_value: Decimal | None
+    cost_basis: Decimal
+    unrealized_pnl_pct: Decimal | None
+    realized_pnl: Decimal
+    fees: Decimal
+    day_pnl: Decimal | None
+    bid: Decimal | None
+    ask: Decimal | None
+    previous_close: Decimal | None
+    price_age_seconds: float | None
+    closing_date: date | None
+
+
+class FeedBody(msgspec.Struct, frozen=True):
+    """The state of the link to the venue."""
+
+    connected: bool
+    state: LinkState
+    since: str | None
+
+
+class PnlBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The P&L body; `removed` stands in updates only, where `positions` are the rows that changed."""
+
+    positions: list[PnlRow]
+    total_unrealized: Decimal
+    total_realized: Decimal
+    total_fees: Decimal
+    total_day_pnl: Decimal
+    total_market_value: Decimal
+    realized_closed: Decimal
+    complete: bool
+    unpriced: tuple[str, ...]
+    mode: Mode
+    feed: FeedBody
+    market: MarketPhase
+    calculated_at: str
+    calculation_id: str
+    removed: tuple[str, ...] | None = None
+
+
+def pnl_body(pnl: RealtimePnl) -> bytes:
+    """Return the whole P&L body."""
+    return encode(_pnl(pnl, pnl.report.rows, None))
+
+
+def pnl_update_body(pnl: RealtimePnl, changed: Iterable[PositionPnl], removed: Iterable[str]) -> bytes:
+    """Return the body of an update: the rows that changed, the symbols that went, and all the rest as it stands."""
+    return encode(_pnl(pnl, changed, tuple(sorted(removed))))
+
+
+def positions_body(positions: Sequence[Position]) -> bytes:
+    """Return the open positions.
+
+    Sample: `{"positions":[{"symbol":"AAPL","qty":100,"avg_entry_price":150.00,"cost_basis":15000.00,
+    "realized_pnl":0.00,"fees":0.00,"opened_at":"2025-10-19T14:30:15+00:00"}]}`
+    """
+    return encode({"positions": [_position_row(position) for position in positions]})
+
+
+def fill_body(status: str, fill: Fill) -> bytes:
+    """Return the answer to a posted fill."""
+    return encode(
+        FillAnswer(
+            status,
+            fill.fill_id,
+            fill.symbol,
+            fill.side,
+            plain_number(fill.qty),
+            plain_number(fill.price),
+            plain_number(fill.fee),
+            fill.filled_at.isoformat(),
+        )
+    )
+
+
+def recorded_fill_body(recorded: RecordedFill) -> bytes:
+    """Return one fill of the ledger."""
+    return encode(_fill_row(recorded))
+
+
+def fills_body(page: FillPage) -> bytes:
+    """Return a page of the ledger: `{"fills":[…],"next":null}`."""
+    return encode({"fills": [_fill_row(recorded) for recorded in page.fills], "next": page.next})
+
+
+def market_body(market: MarketView) -> dict[str, str | None]:
+    """Return the market's part of the health body."""
+    return {"state": market.phase, "next_change": iso(market.next_change), "said_by": market.said_by}
+
+
+def iso(time: datetime | None) -> str | None:
+    """Return an aware UTC time as text, `2025-10-19T14:30:15.123456+00:00`; None stays None."""
+    return None if time is None else time.isoformat()
+
+
+def _fill_row(recorded: RecordedFill) -> FillRow:
+    fill = recorded.fill
+    return FillRow(
+        fill.fill_id,
+        fill.symbol,
+        fill.side,
+        plain_number(fill.qty),
+        plain_number(fill.price),
+        plain_number(fill.fee),
+        fill.filled_at.isoformat(),
+        recorded.recorded_at.isoformat(),
+        iso(recorded.voided_at),
+        recorded.void_reason,
+    )
+
+
+def _position_row(position: Position) -> PositionRow:
+    return PositionRow(
+        position.symbol,
+        plain_number(position.qty),
+        rounded_price(position.avg_entry_price),
+        rounded_money(position.cost_basis),
+        rounded_money(position.realized_pnl),
+        rounded_money(position.fees),
+        iso(position.opened_at),
+    )
+
+
+def _pnl(pnl: RealtimePnl, rows: Iterable[PositionPnl], removed: tuple[str, ...] | None) -> PnlBody:
+    totals = pnl.report.totals
+    return PnlBody(
+        positions=[_pnl_row(row) for row in rows],
+        total_unrealized=totals.total_unrealized,
+        total_realized=totals.total_realized,
+        total_fees=totals.total_fees,
+        total_day_pnl=totals.total_day_pnl,
+        total_market_value=totals.total_market_value,
+        realized_closed=totals.realized_closed,
+        complete=totals.complete,
+        unpriced=totals.unpriced,
+        mode=pnl.mode,
+        feed=FeedBody(pnl.feed.connected, pnl.feed.state, iso(pnl.feed.since)),
+        market=pnl.market.phase,
+        calculated_at=pnl.calculated_at.isoformat(),
+        calculation_id=pnl.calculation_id,
+        removed=removed,
+    )
+
+
+def _pnl_row(row: PositionPnl) -> PnlRow:
+    return PnlRow(
+        row.symbol,
+        row.unrealized_pnl,
+        row.current_price,
+        row.price_source,
+        iso(row.last_updated),
+        row.qty,
+        row.avg_entry_price,
+        row.market_value,
+        row.cost_basis,
+        row.unrealized_pnl_pct,
+        row.realized_pnl,
+        row.fees,
+        row.day_pnl,
+        row.bid,
+        row.ask,
+        row.previous_close,
+        row.price_age_seconds,
+        row.closing_date,
+    )

@@ -1,0 +1,82 @@
+"""Decides how well the gateway is, and why not better. Pure: what it judges has been looked up before."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from apps.execution_gateway.bodies import iso, market_body
+from apps.execution_gateway.pnl_report import FeedView, MarketView, RealtimePnl
+from libs.market_data.prices import LinkState, Mode
+from libs.service.health import Health, Reason, overall, reason_bodies
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayState:
+    """What is known of every part at one moment. While the ledger is unreadable `pnl` is None.
+
+    `redis_error` is None while connected. `heartbeat_age_s` is None before the first heartbeat.
+    """
+
+    mode: Mode
+    task_failures: Mapping[str, str]
+    pnl: RealtimePnl | None
+    database_error: str | None
+    redis_address: str
+    redis_error: str | None
+    feed: FeedView
+    heartbeat_age_s: float | None
+    market: MarketView
+    closing_prices: int
+    bars_problems: Sequence[str]
+
+
+def reasons(state: GatewayState) -> list[Reason]:
+    """Return all that is not as it should be."""
+    found = [
+        Reason("background_task_died", f"the task {name} has died: {why}", Health.UNHEALTHY)
+        for name, why in state.task_failures.items()
+    ]
+    if state.database_error is not None:
+        found.append(Reason("database_unusable", state.database_error, Health.UNHEALTHY))
+    if state.redis_error is not None:
+        found.append(Reason("redis_away", f"Redis is away: {state.redis_error}; prices come from memory and age"))
+    if state.feed.state is LinkState.UNKNOWN:
+        found.append(Reason("price_feed_silent", "no heartbeat from the market data service within 6 seconds"))
+    elif state.feed.state is not LinkState.STREAMING:
+        found.append(Reason("price_feed_not_streaming", f"the link to the venue is {state.feed.state}"))
+    return found
+
+
+def health_body(state: GatewayState, version: str) -> dict[str, object]:
+    """Return the body of `/health`."""
+    found = reasons(state)
+    age = state.heartbeat_age_s
+    return {
+        "status": overall(found),
+        "version": version,
+        "mode": state.mode,
+        "redis": {
+            "connected": state.redis_error is None,
+            "address": state.redis_address,
+            "last_error": state.redis_error,
+        },
+        "database": {"usable": state.database_error is None, "last_error": state.database_error},
+        "price_feed": {
+            "connected": state.feed.connected,
+            "state": state.feed.state,
+            "since": iso(state.feed.since),
+            "heartbeat_age_seconds": None if age is None else round(age, 3),
+        },
+        "positions": _positions(state.pnl),
+        "market": market_body(state.market),
+        "daily_bars": {"closing_prices": state.closing_prices, "problems": list(state.bars_problems)},
+        "reasons": reason_bodies(found),
+    }
+
+
+def _positions(pnl: RealtimePnl | None) -> dict[str, object]:
+    if pnl is None:
+        return {"open": None, "by_price_source": None, "unpriced": None}
+    by_source: dict[str, int] = {}
+    for row in pnl.report.rows:
+        by_source[row.price_source] = by_source.get(row.price_source, 0) + 1
+    return {"open": len(pnl.report.rows), "by_price_source": by_source, "unpriced": pnl.report.totals.unpriced}

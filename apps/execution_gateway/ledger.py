@@ -1,0 +1,261 @@
+"""The ledger: fills recorded once and never changed, and the book of positions folded from them.
+
+Every question goes to the database, a cheap one at least: while it cannot be read there is no book, never an empty one.
+"""
+
+import base64
+import binascii
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, Select, and_, or_, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from apps.execution_gateway.database import DatabaseUnavailableError, database_call
+from apps.execution_gateway.tables import FILL_VOIDS, FILLS
+from libs.portfolio.book import Arrival, Book, Revision, Voiding, advance
+from libs.portfolio.fills import Fill, Side
+
+DEFAULT_ACCOUNT: Final = "default"
+LOAD_ROWS: Final = 5000
+"""How many rows one query loads: each is bounded in time, so a ledger of any size can be read."""
+
+
+class Recorded(StrEnum):
+    """Whether recording changed anything."""
+
+    CREATED = "created"
+    REPEATED = "repeated"
+
+
+class FillConflictError(Exception):
+    """The id is taken by a fill of other content. `fields` names what differs, `recorded` is what stands."""
+
+    def __init__(self, recorded: Fill, differing: Sequence[str]) -> None:
+        self.recorded = recorded
+        self.fields = tuple(differing)
+        super().__init__(f"fill {recorded.fill_id!r} is already recorded with another {', '.join(self.fields)}")
+
+
+class FillNotFoundError(LookupError):
+    """No fill has this id."""
+
+    def __init__(self, fill_id: str) -> None:
+        self.fill_id = fill_id
+        super().__init__(f"no fill {fill_id!r} is recorded")
+
+
+class MalformedCursorError(ValueError):
+    """The text is no cursor of ours. Begin again without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFill:
+    """A fill with its history: when we recorded it, and when and why it was voided (None while it counts)."""
+
+    fill: Fill
+    seq: int
+    recorded_at: datetime
+    voided_at: datetime | None
+    void_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FillPage:
+    """Some fills, newest first, and the cursor of the next page; None on the last."""
+
+    fills: tuple[RecordedFill, ...]
+    next: str | None
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Ledger:
+    """One account's fills in the database behind `engine`.
+
+    Every method raises DatabaseUnavailableError when the database cannot be used within its time.
+    """
+
+    def __init__(self, engine: AsyncEngine, account: str = DEFAULT_ACCOUNT, now: Callable[[], datetime] = _now) -> None:
+        self._engine = engine
+        self._account = account
+        self._now = now
+        self._book = Book()
+
+    async def record_fill(self, fill: Fill) -> Recorded:
+        """Record `fill` once. The same id with the same content changes nothing, void or not.
+
+        Raises FillConflictError when the id is taken by other content.
+        """
+        row = {
+            "account": self._account,
+            "fill_id": fill.fill_id,
+            "symbol": fill.symbol,
+            "side": fill.side.value,
+            "qty": fill.qty,
+            "price": fill.price,
+            "fee": fill.fee,
+            "filled_at": fill.filled_at,
+            "recorded_at": self._now(),
+        }
+        try:
+            async with self._writing() as connection:
+                await connection.execute(FILLS.insert().values(row))
+        except IntegrityError as error:
+            recorded = await self._find(fill.fill_id)
+            if recorded is None:
+                raise DatabaseUnavailableError("the ledger's database refused a valid fill") from error
+            differing = [
+                one.name for one in fields(Fill) if getattr(fill, one.name) != getattr(recorded.fill, one.name)
+            ]
+            if differing:
+                raise FillConflictError(recorded.fill, differing) from None
+            return Recorded.REPEATED
+        return Recorded.CREATED
+
+    async def void_fill(self, fill_id: str, reason: str) -> RecordedFill:
+        """Let a fill count no longer and return it; voiding twice keeps the first reason.
+
+        Raises FillNotFoundError.
+        """
+        row = {"account": self._account, "fill_id": fill_id, "reason": reason, "voided_at": self._now()}
+        try:
+            async with self._writing() as connection:
+                await connection.execute(FILL_VOIDS.insert().values(row))
+        except IntegrityError:
+            # Already void, or no such fill (its foreign key): what stands in the database tells which.
+            pass
+        recorded = await self._find(fill_id)
+        if recorded is None:
+            raise FillNotFoundError(fill_id)
+        return recorded
+
+    async def list_fills(self, symbol: str | None = None, limit: int = 100, after: str | None = None) -> FillPage:
+        """Return up to `limit` fills by `filled_at`, newest first, voided ones included, of one symbol or of all.
+
+        `after` is the `next` of the page before. Raises MalformedCursorError.
+        """
+        query = self._recorded_fills()
+        if symbol is not None:
+            query = query.where(FILLS.c.symbol == symbol)
+        if after is not None:
+            query = query.where(_older_than(*_decode_cursor(after)))
+        # One row more than asked for tells whether there is a next page.
+        query = query.order_by(FILLS.c.filled_at.desc(), FILLS.c.seq.desc()).limit(limit + 1)
+        async with self._reading() as connection:
+            found = tuple(_recorded_fill(row) for row in await connection.execute(query))
+        page = found[:limit]
+        return FillPage(page, _encode_cursor(page[-1]) if len(found) > limit else None)
+
+    async def book(self) -> Book:
+        """Return every position as of now. Only what was recorded since the last call is read and folded."""
+        while True:
+            known = self._book
+            async with self._reading() as connection:
+                revision = await self._revision(connection)
+            if revision == known.revision:
+                return self._book
+            # A revision that went back: another database stands in its place. Begin anew.
+            is_behind = revision.fills < known.revision.fills or revision.voids < known.revision.voids
+            base = Book() if is_behind else known
+            # A void must not be read before its fill, so the fills are read last.
+            voids = await self._voids_after(base.revision.voids)
+            fills = await self._fills_after(base.revision.fills)
+            if self._book is known:
+                self._book = advance(base, fills, voids)
+                return self._book
+            # Another call has folded more meanwhile: look again rather than go back.
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        async with database_call(), self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[AsyncConnection]:
+        async with database_call(), self._engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                # Sequence numbers must become visible in their order, or a reader that saw 7 would never look for 6.
+                await connection.execute(text("LOCK TABLE fills, fill_voids IN SHARE ROW EXCLUSIVE MODE"))
+            yield connection
+
+    async def _find(self, fill_id: str) -> RecordedFill | None:
+        async with self._reading() as connection:
+            row = (await connection.execute(self._recorded_fills().where(FILLS.c.fill_id == fill_id))).first()
+            return None if row is None else _recorded_fill(row)
+
+    async def _revision(self, connection: AsyncConnection) -> Revision:
+        newest = [
+            select(table.c.seq).where(table.c.account == self._account).order_by(table.c.seq.desc()).limit(1)
+            for table in (FILLS, FILL_VOIDS)
+        ]
+        row = (await connection.execute(select(*(query.scalar_subquery() for query in newest)))).one()
+        return Revision(row[0] or 0, row[1] or 0)
+
+    async def _fills_after(self, seq: int) -> list[Arrival]:
+        query = select(FILLS).where(FILLS.c.account == self._account).order_by(FILLS.c.seq).limit(LOAD_ROWS)
+        arrivals: list[Arrival] = []
+        while True:
+            async with self._reading() as connection:
+                rows = (await connection.execute(query.where(FILLS.c.seq > seq))).all()
+                arrivals += [Arrival(row.seq, _fill(row)) for row in rows]
+            if len(rows) < LOAD_ROWS:
+                return arrivals
+            seq = arrivals[-1].seq
+
+    async def _voids_after(self, seq: int) -> list[Voiding]:
+        columns = select(FILL_VOIDS.c.seq, FILL_VOIDS.c.fill_id, FILLS.c.symbol)
+        query = columns.join_from(FILL_VOIDS, FILLS, _IS_VOID_OF).where(FILL_VOIDS.c.account == self._account)
+        query = query.order_by(FILL_VOIDS.c.seq).limit(LOAD_ROWS)
+        voids: list[Voiding] = []
+        while True:
+            async with self._reading() as connection:
+                rows = (await connection.execute(query.where(FILL_VOIDS.c.seq > seq))).all()
+            voids += [Voiding(row.seq, row.fill_id, row.symbol) for row in rows]
+            if len(rows) < LOAD_ROWS:
+                return voids
+            seq = voids[-1].seq
+
+    def _recorded_fills(self) -> Select[Any]:
+        columns = select(FILLS, FILL_VOIDS.c.voided_at, FILL_VOIDS.c.reason)
+        return columns.outerjoin_from(FILLS, FILL_VOIDS, _IS_VOID_OF).where(FILLS.c.account == self._account)
+
+
+_IS_VOID_OF: Final = and_(FILL_VOIDS.c.account == FILLS.c.account, FILL_VOIDS.c.fill_id == FILLS.c.fill_id)
+
+
+def _fill(row: Row[Any]) -> Fill:
+    return Fill(row.fill_id, row.symbol, Side(row.side), row.qty, row.price, row.fee, row.filled_at)
+
+
+def _recorded_fill(row: Row[Any]) -> RecordedFill:
+    return RecordedFill(_fill(row), row.seq, row.recorded_at, row.voided_at, row.reason)
+
+
+def _older_than(filled_at: datetime, seq: int) -> ColumnElement[bool]:
+    return or_(FILLS.c.filled_at < filled_at, and_(FILLS.c.filled_at == filled_at, FILLS.c.seq < seq))
+
+
+def _encode_cursor(last: RecordedFill) -> str:
+    plain = f"{last.fill.filled_at.isoformat()} {last.seq}"
+    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> tuple[datetime, int]:
+    try:
+        plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        filled_at, _, seq = plain.partition(" ")
+        place = datetime.fromisoformat(filled_at), int(seq)
+    except (binascii.Error, ValueError) as error:
+        raise MalformedCursorError(f"{cursor[:40]!r} is not a cursor of this list") from error
+    # We only ever write UTC; other zones could name instants before the year 1.
+    if place[0].tzinfo is not UTC or not 0 <= place[1] < 2**63:
+        raise MalformedCursorError(f"{cursor[:40]!r} is not a cursor of this list")
+    return place

@@ -1,0 +1,237 @@
+"""Builds the P&L as of now: positions from the ledger, the newest prices, one mark for each, one valuation.
+
+The endpoint, the push stream and the metrics all come through here. Which mark is chosen is decided in `freshness.py`,
+what it is worth in `valuation.py`.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from typing import Final, Protocol
+from uuid import uuid4
+
+import structlog
+
+from apps.execution_gateway.database import DatabaseUnavailableError
+from apps.execution_gateway.price_book import PriceBook
+from libs.market_data.freshness import ClosingPrice, Mark, choose_mark, vouches
+from libs.market_data.market_hours import MarketHours
+from libs.market_data.prices import LinkState, MarketPhase, Mode
+from libs.portfolio.book import Book
+from libs.portfolio.valuation import PnlReport, Valuable, value_positions
+from libs.redis_client.client import RedisUnavailableError
+from libs.redis_client.price_cache import PriceCache
+
+CACHE_DEADLINE_S: Final = 0.150
+"""The answer is due within 250 ms whatever Redis does."""
+LEDGER_HELD_FOR: Final = timedelta(seconds=1)
+"""How long a book counts for those who look many times a second; what is recorded here is seen at once all the same."""
+MARKET_HELD_FOR: Final = timedelta(seconds=60)
+"""How long the feed's last word on the market counts after it has fallen silent; then the calendar is asked."""
+
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+
+log = structlog.get_logger(__name__)
+
+
+class BookSource(Protocol):
+    """Where the positions come from."""
+
+    async def book(self) -> Book:
+        """Return all positions as of now. Raises DatabaseUnavailableError, never an empty book in its place."""
+        ...
+
+
+class CloseSource(Protocol):
+    """Where official closing prices come from."""
+
+    def close(self, symbol: str, session: date) -> ClosingPrice | None:
+        """Return the close of `symbol` in `session`, from memory; None when unknown."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PnlRules:
+    """What the settings say: how old a price may grow, and whose money it is until the feed has told."""
+
+    stale_after_s: float
+    ttl_s: float
+    default_mode: Mode
+
+
+class MarketSaidBy(StrEnum):
+    """Who told whether the market is open."""
+
+    FEED = "market data service"
+    CALENDAR = "calendar"
+
+
+@dataclass(frozen=True, slots=True)
+class MarketView:
+    """Whether the market is open. `next_change` (UTC) is None when the one who said so did not tell."""
+
+    phase: MarketPhase
+    next_change: datetime | None
+    said_by: MarketSaidBy
+
+
+@dataclass(frozen=True, slots=True)
+class FeedView:
+    """What is known of the link to the venue. `since`: when that state began; None when it was never heard of."""
+
+    connected: bool
+    state: LinkState
+    since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimePnl:
+    """A valued book and what its readers must know of it: whose money, which feed, when, which calculation."""
+
+    report: PnlReport
+    mode: Mode
+    feed: FeedView
+    market: MarketView
+    calculated_at: datetime
+    calculation_id: str
+
+
+class PnlReporter:
+    """Value the ledger's positions at the newest prices known. `closes` returns the closing prices of the moment."""
+
+    def __init__(
+        self,
+        ledger: BookSource,
+        prices: PriceBook,
+        cache: PriceCache,
+        closes: Callable[[], CloseSource],
+        hours: MarketHours,
+        rules: PnlRules,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._ledger = ledger
+        self._prices = prices
+        self._cache = cache
+        self._closes = closes
+        self._hours = hours
+        self._rules = rules
+        self._now = now
+        self._book = Book()
+        self._book_read_at = _LONG_AGO
+        self._held: frozenset[str] = frozenset()
+        self.cache_faults = 0
+        self.last_cache_error: str | None = None
+
+    async def report(self) -> RealtimePnl:
+        """Return the P&L as of now: the ledger and the cached prices are read.
+
+        Raises DatabaseUnavailableError: an unreadable ledger is no empty one.
+        """
+        # What was held a moment ago is nearly always held now: the two reads need not wait for each other.
+        guessed = self._held
+        clock = asyncio.get_running_loop().time
+        deadline_s = clock() + CACHE_DEADLINE_S
+        reading = asyncio.create_task(self._read_cache(guessed, CACHE_DEADLINE_S))
+        try:
+            await self._read_book()
+            await reading
+        finally:
+            reading.cancel()
+        new, left_s = self._held - guessed, deadline_s - clock()
+        if new and left_s > 0:
+            await self._read_cache(new, left_s)
+        return self._value(self._book)
+
+    async def report_from_memory(self) -> RealtimePnl:
+        """Return the P&L as of now with the prices in memory; the ledger is asked when that was not just done.
+
+        For those who look many times a second, or must not wait for Redis. Raises DatabaseUnavailableError.
+        """
+        if self._now() - self._book_read_at > LEDGER_HELD_FOR:
+            await self._read_book()
+        return self._value(self._book)
+
+    async def held_symbols(self) -> frozenset[str]:
+        """Return the symbols of the open positions; the last known ones while the ledger cannot be read."""
+        try:
+            await self._read_book()
+        except DatabaseUnavailableError as error:
+            log.warning("held_symbols_unknown", reason=str(error))
+        return self._held
+
+    def forget_book(self) -> None:
+        """Ask the ledger at the next look, however lately it was asked: something was recorded."""
+        self._book_read_at = _LONG_AGO
+
+    @property
+    def mode(self) -> Mode:
+        """Whose money it is: as the feed last said, else as the settings say."""
+        feed = self._prices.last_feed
+        return self._rules.default_mode if feed is None else feed.mode
+
+    def feed(self, now: datetime) -> FeedView:
+        """Return what is known of the feed; `unknown` when its heartbeats have stopped or never came."""
+        feed = self._prices.feed
+        if feed is None or self._prices.is_silent(now):
+            return FeedView(connected=False, state=LinkState.UNKNOWN, since=self._prices.heard_at)
+        return FeedView(connected=feed.connected, state=feed.state, since=feed.since)
+
+    def market(self, now: datetime) -> MarketView:
+        """Return whether the market is open: as the feed says (it asks the account's clock), else the calendar."""
+        feed, heard_at = self._prices.last_feed, self._prices.heard_at
+        if feed is not None and heard_at is not None and now - heard_at <= MARKET_HELD_FOR:
+            return MarketView(feed.market, None, MarketSaidBy.FEED)
+        return MarketView(self._hours.phase(now), self._hours.next_change(now), MarketSaidBy.CALENDAR)
+
+    async def _read_book(self) -> None:
+        asked_at = self._now()
+        self._book = await self._ledger.book()
+        self._book_read_at = asked_at
+        self._held = frozenset(position.symbol for position in self._book.open_positions)
+
+    async def _read_cache(self, symbols: Iterable[str], deadline_s: float) -> None:
+        """Take in cached prices that are newer than ours. Without Redis, memory is all there is."""
+        try:
+            cached = await self._cache.read(symbols, deadline_s)
+        except RedisUnavailableError as error:
+            self.cache_faults += 1
+            if self.last_cache_error is None:
+                log.warning("price_cache_unavailable", reason=error.reason)
+            self.last_cache_error = error.reason
+            return
+        self.last_cache_error = None
+        for price in cached.values():
+            self._prices.offer(price, is_live=False)
+
+    def _value(self, book: Book) -> RealtimePnl:
+        now = self._now()
+        market = self.market(now)
+        session = self._hours.session_date(now)
+        previous = self._hours.previous_session(session)
+        completed = self._hours.last_completed_session(now)
+        day, closes = book.day(session), self._closes()
+        inputs = []
+        for position in book.open_positions:
+            symbol = position.symbol
+            mark = self._mark(symbol, closes.close(symbol, completed), market.phase, now)
+            previous_close = closes.close(symbol, previous)
+            previous_price = None if previous_close is None else previous_close.price
+            inputs.append(Valuable(position, day[symbol], mark, previous_price))
+        report = value_positions(inputs, book.realized_closed)
+        return RealtimePnl(report, self.mode, self.feed(now), market, now, uuid4().hex)
+
+    def _mark(self, symbol: str, close: ClosingPrice | None, phase: MarketPhase, now: datetime) -> Mark:
+        prices = self._prices
+        price = prices.price(symbol)
+        return choose_mark(
+            price,
+            is_vouched=price is not None and vouches(prices.feed, price, symbol, prices.heard_at, now),
+            last_vouched_at=prices.last_vouched_at(symbol),
+            close=close,
+            market=phase,
+            now=now,
+            stale_after_s=self._rules.stale_after_s,
+            ttl_s=self._rules.ttl_s,
+        )

@@ -1,0 +1,188 @@
+"""Decides which price of a symbol is the newest, and what the last heartbeats say of it. Pure: time is an argument.
+
+It holds what the gateway has heard; whether a price may be called real-time is decided in `freshness.py`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from libs.market_data.freshness import HEARTBEAT_SILENCE_S
+from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Price
+
+MAX_SYMBOLS: Final = 20_000
+"""Prices held at most (a wildcard subscription publishes every listed symbol). Overflow: the longest held goes."""
+
+
+class Verdict(StrEnum):
+    """What became of an offered price."""
+
+    ACCEPTED = "accepted"
+    ACCEPTED_AFTER_GAP = "accepted_after_gap"
+    """Accepted, but messages before it were lost: other symbols may have missed theirs too, re-read the cache."""
+    UNCHANGED = "unchanged"
+    OUTDATED = "outdated"
+
+
+@dataclass(frozen=True, slots=True)
+class _Vouched:
+    """Until when a link of this epoch vouched for a symbol."""
+
+    epoch: str
+    at: datetime
+
+
+class PriceBook:
+    """The newest price per symbol and the state of the feed, as far as this process has heard.
+
+    Order: `offer` prices and `hear` heartbeats as they arrive; `forget_feed` when the heartbeats have stopped.
+    """
+
+    def __init__(self, max_symbols: int = MAX_SYMBOLS) -> None:
+        self._max_symbols = max_symbols
+        self._prices: dict[str, Price] = {}
+        self._feed: FeedStatus | None = None
+        self._heard_at: datetime | None = None
+        self._last_feed: FeedStatus | None = None
+        self._vouching: FeedStatus | None = None
+        self._vouched_at: datetime | None = None
+        self._vouched_until: dict[str, _Vouched] = {}
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._prices)
+
+    def price(self, symbol: str) -> Price | None:
+        """Return the newest price of `symbol`; None when none was heard."""
+        return self._prices.get(symbol)
+
+    @property
+    def feed(self) -> FeedStatus | None:
+        """The newest status of the feed; None when nothing is known of it (never heard, or fallen silent)."""
+        return self._feed
+
+    @property
+    def last_feed(self) -> FeedStatus | None:
+        """The last status ever heard, however long ago; None before the first."""
+        return self._last_feed
+
+    @property
+    def heard_at(self) -> datetime | None:
+        """When the last heartbeat came; kept when the feed has fallen silent."""
+        return self._heard_at
+
+    def offer(self, price: Price, *, is_live: bool) -> Verdict:
+        """Keep `price` if it is newer than what is held of its symbol.
+
+        `is_live` says that it came as a message just published, not out of the cache: only messages can show a gap.
+        """
+        held = self._prices.get(price.symbol)
+        if held is None:
+            self._make_room()
+            self._prices[price.symbol] = price
+            return Verdict.ACCEPTED
+        if _is_same(held, price):
+            return Verdict.UNCHANGED
+        if not self._is_newer(price, held):
+            return Verdict.OUTDATED
+        has_gap = (
+            is_live
+            and price.epoch is not None
+            and price.epoch == held.epoch
+            and price.seq is not None
+            and held.seq is not None
+            and price.seq > held.seq + 1
+        )
+        self._prices[price.symbol] = price
+        return Verdict.ACCEPTED_AFTER_GAP if has_gap else Verdict.ACCEPTED
+
+    def hear(self, status: FeedStatus, heard_at: datetime) -> bool:
+        """Take in a heartbeat; return whether it says anything new."""
+        is_news = self._feed != status
+        self._feed = self._last_feed = status
+        self._heard_at = heard_at
+        if _is_vouching(status):
+            self._close_vouching(except_for=status)
+            self._vouching, self._vouched_at = status, heard_at
+        return is_news
+
+    def forget_feed(self) -> bool:
+        """Say that the heartbeats have stopped: nothing is known of the feed. Return whether anything was."""
+        was_known = self._feed is not None
+        self._feed = None
+        return was_known
+
+    def is_silent(self, now: datetime) -> bool:
+        """Say whether the last heartbeat is too long ago to believe that its writer lives."""
+        return self._heard_at is None or (now - self._heard_at).total_seconds() > HEARTBEAT_SILENCE_S
+
+    def last_vouched_at(self, symbol: str) -> datetime | None:
+        """Return until when a live link vouched for the price held of `symbol`; None when it never did.
+
+        A quiet quote is vouched for by heartbeats, not by newer quotes: its time as a stale price begins here.
+        """
+        price = self._prices.get(symbol)
+        if price is None or price.epoch is None:
+            return None
+        vouching = self._vouching
+        if vouching is not None and vouching.epoch == price.epoch and _covers(vouching.symbols, symbol):
+            return self._vouched_at
+        until = self._vouched_until.get(symbol)
+        return until.at if until is not None and until.epoch == price.epoch else None
+
+    def _is_newer(self, price: Price, held: Price) -> bool:
+        # A price without an epoch is another program's: only times can order it.
+        if price.epoch is not None and held.epoch is not None:
+            if price.epoch == held.epoch:
+                if price.seq is not None and held.seq is not None and price.seq != held.seq:
+                    return price.seq > held.seq
+            elif self._feed is not None and self._feed.epoch in {price.epoch, held.epoch}:
+                # Epochs carry no order of their own, but the feed says which one is the present one.
+                return price.epoch == self._feed.epoch
+        # An equal time: the later arrival wins, as everywhere.
+        return price.known_since >= held.known_since
+
+    def _make_room(self) -> None:
+        if len(self._prices) >= self._max_symbols:
+            oldest = next(iter(self._prices))
+            del self._prices[oldest]
+            self._vouched_until.pop(oldest, None)
+            self.evicted += 1
+
+    def _close_vouching(self, except_for: FeedStatus) -> None:
+        """Note for every symbol that `except_for` no longer vouches for until when it was vouched for."""
+        old, at = self._vouching, self._vouched_at
+        if old is None or at is None or old.epoch is None:
+            return
+        gone: Iterable[str] = old.symbols - except_for.symbols if old.epoch == except_for.epoch else old.symbols
+        if "*" in old.symbols and gone:
+            gone = self._prices
+        for symbol in gone:
+            price = self._prices.get(symbol)
+            if price is not None and price.epoch == old.epoch:
+                self._vouched_until[symbol] = _Vouched(old.epoch, at)
+
+
+def _is_same(one: Price, other: Price) -> bool:
+    return (
+        one.seq == other.seq
+        and one.epoch == other.epoch
+        and one.known_since == other.known_since
+        and one.timestamp == other.timestamp
+        and (one.mid, one.bid, one.ask) == (other.mid, other.bid, other.ask)
+    )
+
+
+def _is_vouching(status: FeedStatus) -> bool:
+    return (
+        status.state is LinkState.STREAMING
+        and status.connected
+        and status.epoch is not None
+        and status.market is MarketPhase.OPEN
+    )
+
+
+def _covers(symbols: frozenset[str], symbol: str) -> bool:
+    return symbol in symbols or "*" in symbols

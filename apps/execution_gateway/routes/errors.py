@@ -1,0 +1,69 @@
+"""Which HTTP answer each of the gateway's own errors becomes; all others are answered in `libs/service/problems.py`."""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from fastapi import FastAPI, Request, Response
+
+from apps.execution_gateway.database import DatabaseUnavailableError
+from apps.execution_gateway.fill_input import InvalidInputError
+from apps.execution_gateway.ledger import FillConflictError, FillNotFoundError, MalformedCursorError
+from apps.execution_gateway.pnl_feed import TooManyReadersError
+from libs.service.problems import Problem, standard_problem
+
+RETRY_AFTER: Final = {"Retry-After": "2"}
+
+_Error = TypeVar("_Error", bound=Exception)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make the gateway's errors problem bodies."""
+    _install(app, InvalidInputError, invalid_input)
+    _install(app, MalformedCursorError, malformed_cursor)
+    _install(app, FillConflictError, fill_conflict)
+    _install(app, FillNotFoundError, fill_not_found)
+    _install(app, DatabaseUnavailableError, database_unavailable)
+    _install(app, TooManyReadersError, too_many_readers)
+
+
+def invalid_input(error: InvalidInputError) -> Problem:
+    """Return a 422 that lists every field at fault; `body` stands for the body as a whole."""
+    errors = [{"field": fault.field or "body", "problem": fault.message} for fault in error.faults]
+    return standard_problem(422, str(error), errors=errors)
+
+
+def malformed_cursor(error: MalformedCursorError) -> Problem:
+    """Return a 422: the page asked for cannot be told."""
+    detail = f"after: {error}; use the `next` of the page before, or leave it out"
+    return standard_problem(422, detail, errors=[{"field": "after", "problem": str(error)}])
+
+
+def fill_conflict(error: FillConflictError) -> Problem:
+    """Return a 409 that names what differs: the first recording stands."""
+    return standard_problem(409, f"{error}; use a new fill_id, or void the recorded fill first", fields=error.fields)
+
+
+def fill_not_found(error: FillNotFoundError) -> Problem:
+    """Return a 404."""
+    return standard_problem(404, str(error))
+
+
+def database_unavailable(error: DatabaseUnavailableError) -> Problem:
+    """Return a 503: what cannot be read is not empty."""
+    problem = standard_problem(503, str(error))
+    problem.headers.update(RETRY_AFTER)
+    return problem
+
+
+def too_many_readers(_error: TooManyReadersError) -> Problem:
+    """Return a 503."""
+    problem = standard_problem(503, "as many event streams are open as this service will serve; close some first")
+    problem.headers.update(RETRY_AFTER)
+    return problem
+
+
+def _install(app: FastAPI, kind: type[_Error], describe: Callable[[_Error], Problem]) -> None:
+    async def answer(_request: Request, error: Any) -> Response:
+        return describe(error).response()
+
+    app.add_exception_handler(kind, answer)

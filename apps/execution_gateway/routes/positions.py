@@ -1,0 +1,75 @@
+"""Positions and their P&L over HTTP: as bought, as of now, and as it changes."""
+
+from typing import Final
+
+import structlog
+from fastapi import APIRouter, Response
+from fastapi.responses import StreamingResponse
+from prometheus_client import Histogram
+from starlette.types import Receive, Scope, Send
+
+from apps.execution_gateway.bodies import pnl_body, positions_body
+from apps.execution_gateway.ledger import Ledger
+from apps.execution_gateway.pnl_feed import PnlFeed, PnlReader
+from apps.execution_gateway.pnl_report import PnlReporter
+
+JSON: Final = "application/json"
+# Figures of money are never to be kept by anything on the way, and a proxy must not hold events back.
+_FRESH: Final = {"Cache-Control": "no-store"}
+_UNBUFFERED: Final = {**_FRESH, "X-Accel-Buffering": "no"}
+
+log = structlog.get_logger(__name__)
+
+
+def positions_routes(ledger: Ledger, reporter: PnlReporter, feed: PnlFeed, seconds: Histogram) -> APIRouter:
+    """Return the routes. `seconds` observes how long each P&L took."""
+    router = APIRouter(prefix="/api/v1/positions", tags=["positions"])
+
+    @router.get("")
+    async def positions() -> Response:
+        """Return the open positions as they were bought; needs no price."""
+        book = await ledger.book()
+        return Response(positions_body(book.open_positions), media_type=JSON, headers=_FRESH)
+
+    @router.get("/pnl/realtime")
+    async def realtime_pnl() -> Response:
+        """Return the P&L as of now; each row says how good its price is."""
+        with seconds.time():
+            body = pnl_body(await reporter.report())
+        return Response(body, media_type=JSON, headers=_FRESH)
+
+    @router.get("/pnl/stream", response_class=StreamingResponse)
+    async def pnl_stream() -> Response:
+        """Send the P&L as server-sent events: a `snapshot`, then `update` events with the rows that changed."""
+        return EventStream(feed, await feed.join())
+
+    return router
+
+
+class EventStream(StreamingResponse):
+    """One reader's stream. It ends when the feed closes, the client goes, or the client takes nothing for too long."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, feed: PnlFeed, reader: PnlReader) -> None:
+        super().__init__(reader.events(), headers=_UNBUFFERED, media_type=self.media_type)
+        self._feed = feed
+        self._reader = reader
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; the feed forgets the reader at the end."""
+        with self._feed.reading(self._reader):
+            await super().__call__(scope, receive, send)
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the events, each within its time."""
+        try:
+            async with self._reader.sending():
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async for event in self.body_iterator:
+                async with self._reader.sending():
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            # Returning without an end closes the connection: the reader must not take this for a complete answer.
+            log.warning("pnl_stream_stalled", readers=self._feed.readers)

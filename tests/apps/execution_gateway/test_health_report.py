@@ -1,0 +1,59 @@
+from datetime import UTC, datetime
+
+from apps.execution_gateway.health_report import GatewayState, health_body, reasons
+from apps.execution_gateway.pnl_report import FeedView, MarketSaidBy, MarketView
+from libs.market_data.prices import LinkState, MarketPhase, Mode
+
+NOON = datetime(2025, 10, 20, 16, 0, tzinfo=UTC)
+
+
+def state(**changes: object) -> GatewayState:
+    known = {
+        "mode": Mode.PAPER,
+        "task_failures": {},
+        "pnl": None,
+        "database_error": None,
+        "redis_address": "redis://127.0.0.1:6379/0",
+        "redis_error": None,
+        "feed": FeedView(connected=True, state=LinkState.STREAMING, since=NOON),
+        "heartbeat_age_s": 1.23456,
+        "market": MarketView(MarketPhase.OPEN, NOON, MarketSaidBy.CALENDAR),
+        "closing_prices": 3,
+        "bars_problems": ("x is missing",),
+    }
+    return GatewayState(**{**known, **changes})  # type: ignore[arg-type]
+
+
+def test_all_is_well():
+    body = health_body(state(), "1.0")
+    assert (body["status"], body["reasons"]) == ("healthy", [])
+    assert body["price_feed"] == {
+        "connected": True,
+        "state": "streaming",
+        "since": "2025-10-20T16:00:00+00:00",
+        "heartbeat_age_seconds": 1.235,
+    }
+    assert body["market"] == {"state": "open", "next_change": "2025-10-20T16:00:00+00:00", "said_by": "calendar"}
+    assert body["daily_bars"] == {"closing_prices": 3, "problems": ["x is missing"]}
+
+
+def test_each_fault_has_its_reason():
+    ill = state(
+        task_failures={"pnl_feed": "KeyError: 1"},
+        database_error="gone",
+        redis_error="refused",
+        feed=FeedView(connected=False, state=LinkState.UNKNOWN, since=None),
+    )
+    assert [reason.code for reason in reasons(ill)] == [
+        "background_task_died",
+        "database_unusable",
+        "redis_away",
+        "price_feed_silent",
+    ]
+    assert health_body(ill, "1.0")["status"] == "unhealthy"
+
+
+def test_a_link_that_does_not_stream_degrades():
+    waiting = state(feed=FeedView(connected=False, state=LinkState.BACKING_OFF, since=NOON), heartbeat_age_s=None)
+    assert [reason.code for reason in reasons(waiting)] == ["price_feed_not_streaming"]
+    assert health_body(waiting, "1.0")["status"] == "degraded"

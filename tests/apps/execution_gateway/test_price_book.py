@@ -1,0 +1,177 @@
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.execution_gateway.price_book import PriceBook, Verdict
+from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Price
+from tests.support.gateway import streaming
+
+NOON = datetime(2025, 10, 20, 16, 0, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def quote(
+    seconds: float = 0, *, symbol: str = "AAPL", mid: object = 100, epoch: str | None = "e1", seq: int | None = 1
+):
+    return Price(symbol, Decimal(str(mid)), at(seconds), received_at=at(seconds), epoch=epoch, seq=seq)
+
+
+def heard(status: FeedStatus, seconds: float = 0) -> PriceBook:
+    book = PriceBook()
+    book.hear(status, at(seconds))
+    return book
+
+
+def test_an_unknown_symbol_has_no_price():
+    assert PriceBook().price("AAPL") is None
+    assert PriceBook().last_vouched_at("AAPL") is None
+
+
+def test_the_next_in_sequence_replaces():
+    book = PriceBook()
+    assert book.offer(quote(seq=1), is_live=True) is Verdict.ACCEPTED
+    assert book.offer(quote(1, seq=2, mid=101), is_live=True) is Verdict.ACCEPTED
+    assert book.price("AAPL").mid == 101
+    assert len(book) == 1
+
+
+def test_a_lower_sequence_of_the_same_epoch_is_outdated_whatever_its_time():
+    book = PriceBook()
+    book.offer(quote(seq=5), is_live=True)
+    assert book.offer(quote(9, seq=4, mid=1), is_live=True) is Verdict.OUTDATED
+    assert book.price("AAPL").mid == 100
+
+
+def test_a_gap_is_told_of_messages_only():
+    book = PriceBook()
+    book.offer(quote(seq=1), is_live=True)
+    assert book.offer(quote(1, seq=3), is_live=True) is Verdict.ACCEPTED_AFTER_GAP
+    assert book.offer(quote(2, seq=9), is_live=False) is Verdict.ACCEPTED
+
+
+def test_the_same_sequence_with_a_newer_time_refreshes():
+    book = PriceBook()
+    book.offer(quote(seq=5), is_live=True)
+    assert book.offer(quote(1, seq=5), is_live=False) is Verdict.ACCEPTED
+    assert book.offer(quote(0, seq=5), is_live=False) is Verdict.OUTDATED
+    assert book.price("AAPL").received_at == at(1)
+
+
+def test_the_same_price_again_is_no_news():
+    book = PriceBook()
+    book.offer(quote(), is_live=True)
+    assert book.offer(quote(), is_live=False) is Verdict.UNCHANGED
+
+
+def test_the_feeds_epoch_wins_over_an_older_one_whatever_the_times():
+    book = heard(streaming("AAPL", epoch="e2"))
+    book.offer(quote(5, epoch="e1", seq=70), is_live=False)
+    assert book.offer(quote(4, epoch="e2", seq=1, mid=101), is_live=True) is Verdict.ACCEPTED
+    assert book.offer(quote(9, epoch="e1", seq=71), is_live=False) is Verdict.OUTDATED
+    assert book.price("AAPL").mid == 101
+
+
+def test_epochs_that_the_feed_does_not_know_are_ordered_by_time():
+    book = heard(streaming(epoch="e3"))
+    book.offer(quote(5, epoch="e1"), is_live=True)
+    assert book.offer(quote(4, epoch="e2"), is_live=True) is Verdict.OUTDATED
+    assert book.offer(quote(6, epoch="e2"), is_live=True) is Verdict.ACCEPTED
+
+
+def test_another_programs_price_is_ordered_by_time():
+    book = heard(streaming("AAPL"))
+    book.offer(quote(5), is_live=True)
+    assert book.offer(quote(4, epoch=None, seq=None), is_live=False) is Verdict.OUTDATED
+    assert book.offer(quote(6, epoch=None, seq=None, mid=102), is_live=False) is Verdict.ACCEPTED
+    assert book.offer(quote(5, seq=2), is_live=True) is Verdict.OUTDATED
+    assert book.price("AAPL").mid == 102
+
+
+def test_only_so_many_symbols_are_held():
+    book = PriceBook(max_symbols=2)
+    for symbol in ("A", "B", "C"):
+        book.offer(quote(symbol=symbol), is_live=True)
+    assert (len(book), book.evicted) == (2, 1)
+    assert book.price("A") is None
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.booleans()), min_size=1))
+def test_whatever_the_order_the_newest_of_an_epoch_is_kept(offers: list[tuple[int, bool]]):
+    book = PriceBook()
+    for seq, is_live in offers:
+        book.offer(quote(seq, seq=seq, mid=seq), is_live=is_live)
+    assert book.price("AAPL").seq == max(seq for seq, _ in offers)
+
+
+def test_hearing_the_same_again_is_no_news():
+    status = streaming("AAPL")
+    book = PriceBook()
+    assert book.hear(status, at(0))
+    assert not book.hear(status, at(2))
+    assert book.heard_at == at(2)
+
+
+def test_silence():
+    book = PriceBook()
+    assert book.is_silent(at(0))
+    assert not book.forget_feed()
+    book.hear(streaming(), at(0))
+    assert not book.is_silent(at(6))
+    assert book.is_silent(at(6.1))
+    assert book.forget_feed()
+    assert book.feed is None
+    assert book.last_feed is not None
+
+
+def test_a_quiet_price_is_vouched_for_until_the_last_heartbeat_that_did():
+    book = heard(streaming("AAPL"))
+    book.offer(quote(), is_live=True)
+    book.hear(streaming("AAPL"), at(100))
+    book.hear(streaming("AAPL", state=LinkState.BACKING_OFF, connected=False), at(102))
+    assert book.last_vouched_at("AAPL") == at(100)
+    book.forget_feed()
+    assert book.last_vouched_at("AAPL") == at(100)
+
+
+def test_a_closed_market_vouches_for_nothing():
+    book = heard(streaming("AAPL", market=MarketPhase.CLOSED))
+    book.offer(quote(), is_live=True)
+    assert book.last_vouched_at("AAPL") is None
+
+
+def test_unsubscribing_ends_the_vouching_of_that_symbol():
+    book = heard(streaming("AAPL", "MSFT"))
+    book.offer(quote(), is_live=True)
+    book.offer(quote(symbol="MSFT"), is_live=True)
+    book.hear(streaming("MSFT"), at(50))
+    assert book.last_vouched_at("AAPL") == at(0)
+    assert book.last_vouched_at("MSFT") == at(50)
+
+
+def test_a_new_epoch_vouches_for_its_own_prices_only():
+    book = heard(streaming("AAPL", "MSFT", epoch="e1"))
+    book.offer(quote(), is_live=True)
+    book.hear(streaming("AAPL", epoch="e2"), at(10))
+    book.hear(streaming("AAPL", epoch="e3"), at(20))
+    assert book.last_vouched_at("AAPL") == at(0)
+    book.offer(quote(21, epoch="e3"), is_live=True)
+    assert book.last_vouched_at("AAPL") == at(20)
+
+
+def test_a_wildcard_covers_every_symbol():
+    book = heard(streaming("*"))
+    book.offer(quote(), is_live=True)
+    assert book.last_vouched_at("AAPL") == at(0)
+    book.hear(streaming("MSFT"), at(10))
+    assert book.last_vouched_at("AAPL") == at(0)
+
+
+def test_another_programs_price_is_never_vouched_for():
+    book = heard(streaming("AAPL"))
+    book.offer(quote(epoch=None), is_live=False)
+    assert book.last_vouched_at("AAPL") is None

@@ -1,0 +1,200 @@
+"""The subscriber with a real Redis: what it reads, what it survives."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+
+from apps.execution_gateway import price_subscriber
+from apps.execution_gateway.price_book import PriceBook
+from apps.execution_gateway.price_subscriber import PriceSubscriber
+from libs.redis_client.client import RedisClient
+from libs.redis_client.embedded import EmbeddedRedis
+from libs.redis_client.price_cache import PriceCache, PriceWrite, encode_price_update
+from tests.support.gateway import price, streaming, utc_now
+from tests.support.waiting import eventually
+
+
+@dataclass
+class Watcher:
+    """Keeps what the subscriber tells."""
+
+    symbols: list[str] = field(default_factory=list)
+    feeds: int = 0
+    connections: int = 0
+
+    def price_changed(self, symbol: str) -> None:
+        self.symbols.append(symbol)
+
+    def feed_changed(self) -> None:
+        self.feeds += 1
+
+    async def connected(self) -> None:
+        self.connections += 1
+
+
+@dataclass
+class Listening:
+    subscriber: PriceSubscriber
+    book: PriceBook
+    watcher: Watcher
+
+
+async def held() -> Collection[str]:
+    return ["AAPL", "MSFT"]
+
+
+@contextlib.asynccontextmanager
+async def listening(url: str) -> AsyncIterator[Listening]:
+    client = RedisClient(url, connect_timeout_s=0.5, command_timeout_s=0.5)
+    book, watcher = PriceBook(), Watcher()
+    subscriber = PriceSubscriber(
+        client,
+        PriceCache(client, 300),
+        book,
+        listener=watcher,
+        held_symbols=held,
+        on_connected=watcher.connected,
+        now=utc_now,
+    )
+    task = asyncio.create_task(subscriber.run())
+    try:
+        yield Listening(subscriber, book, watcher)
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await client.aclose()
+
+
+@pytest.fixture
+def cache(redis_client: RedisClient) -> PriceCache:
+    return PriceCache(redis_client, 300)
+
+
+def writes(symbol: str, mid: object, seq: int, *, publish: bool = True) -> list[PriceWrite]:
+    return [PriceWrite(symbol, price(symbol, mid, seq=seq), publish)]
+
+
+async def test_the_snapshot_then_what_comes_live(redis_url: str, cache: PriceCache):
+    await cache.write(writes("AAPL", 150, 7))
+    await cache.write_feed_status(streaming("AAPL"))
+    async with listening(redis_url) as here:
+        await eventually(lambda: here.watcher.connections == 1)
+        assert here.book.price("AAPL").mid == 150
+        assert here.book.feed.symbols == {"AAPL"}
+        await cache.write(writes("AAPL", 151, 8))
+        await eventually(lambda: here.book.price("AAPL").mid == 151)
+        assert here.watcher.symbols == ["AAPL"]
+        assert here.subscriber.counters.gaps == 0
+
+
+async def test_after_a_gap_the_cache_is_read_again(redis_url: str, cache: PriceCache):
+    async with listening(redis_url) as here:
+        await eventually(lambda: here.watcher.connections == 1)
+        await cache.write(writes("AAPL", 150, 1))
+        # Written without a message: as if the message had been lost.
+        await cache.write(writes("MSFT", 400, 1, publish=False))
+        await cache.write(writes("AAPL", 152, 3))
+        await eventually(lambda: here.book.price("MSFT") is not None)
+        assert (here.subscriber.counters.gaps, here.subscriber.counters.resyncs) == (1, 2)
+
+
+async def test_an_old_word_of_a_dead_feed_is_not_believed(redis_url: str, redis_client: RedisClient, cache: PriceCache):
+    await cache.write_feed_status(streaming("AAPL"))
+    await redis_client.execute("PEXPIRE", "feed:status", 3000)
+    async with listening(redis_url) as here:
+        await eventually(lambda: here.watcher.connections == 1)
+        assert here.book.feed is None
+
+
+async def test_silence_is_noticed(redis_url: str, cache: PriceCache, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(price_subscriber, "HEARTBEAT_SILENCE_S", 0.2)
+    monkeypatch.setattr("apps.execution_gateway.price_book.HEARTBEAT_SILENCE_S", 0.2)
+    async with listening(redis_url) as here:
+        await eventually(lambda: here.subscriber.is_connected)
+        await cache.write_feed_status(streaming("AAPL"))
+        await eventually(lambda: here.book.feed is not None)
+        await eventually(lambda: here.book.feed is None)
+        assert here.subscriber.is_connected
+        await cache.write_feed_status(streaming("AAPL"))
+        await eventually(lambda: here.book.feed is not None)
+
+
+@pytest.mark.parametrize(
+    ("channel", "message"),
+    [
+        ("price.updated.AAPL", b"no json"),
+        ("price.updated.AAPL", b'{"symbol":"AAPL","price":null,"timestamp":"2025-10-19T14:30:15Z"}'),
+        ("price.updated.AAPL", b'{"symbol":"AAPL","price":-1,"timestamp":"2025-10-19T14:30:15Z"}'),
+        ("price.updated.AAPL", encode_price_update(price("MSFT"))),
+        ("price.updated.", b""),
+        ("feed.status", b"{}"),
+        ("feed.status", msgspec.json.encode({"state": "confused"})),
+    ],
+)
+async def test_one_unreadable_message_costs_one_message(
+    redis_url: str, redis_client: RedisClient, cache: PriceCache, channel: str, message: bytes
+):
+    async with listening(redis_url) as here:
+        await eventually(lambda: here.watcher.connections == 1)
+        await redis_client.publish(channel, message)
+        await cache.write(writes("AAPL", 151, 1))
+        await eventually(lambda: here.book.price("AAPL") is not None)
+        assert here.book.price("AAPL").mid == 151
+        assert here.subscriber.counters.unreadable == 1
+        assert here.watcher.connections == 1
+
+
+async def test_an_older_message_is_counted(redis_url: str, redis_client: RedisClient, cache: PriceCache):
+    async with listening(redis_url) as here:
+        await eventually(lambda: here.watcher.connections == 1)
+        await cache.write(writes("AAPL", 151, 5))
+        await redis_client.publish("price.updated.AAPL", encode_price_update(price(seq=4)))
+        await eventually(lambda: here.subscriber.counters.outdated == 1)
+
+
+async def test_a_server_gone_and_back():
+    first = EmbeddedRedis()
+    first.start()
+    async with listening(first.url) as here:
+        await eventually(lambda: here.watcher.connections == 1)
+        first.stop()
+        await eventually(lambda: not here.subscriber.is_connected)
+        assert here.subscriber.last_error
+        with EmbeddedRedis(port=first.port) as second:
+            client = RedisClient(second.url)
+            await PriceCache(client, 300).write(writes("AAPL", 160, 1))
+            await eventually(lambda: here.watcher.connections == 2, within_s=10)
+            assert here.book.price("AAPL").mid == 160
+            assert here.subscriber.last_error is None
+            await client.aclose()
+
+
+async def test_a_frozen_server_is_noticed_and_its_thaw_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(price_subscriber, "HEARTBEAT_SILENCE_S", 0.3)
+    monkeypatch.setattr(price_subscriber, "SUBSCRIBE_TIMEOUT_S", 0.3)
+    with EmbeddedRedis() as server:
+        async with listening(server.url) as here:
+            await eventually(lambda: here.watcher.connections == 1)
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                await eventually(lambda: not here.subscriber.is_connected, within_s=10)
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            await eventually(lambda: here.subscriber.is_connected, within_s=10)
+
+
+async def test_a_flood_starves_nobody(redis_url: str, cache: PriceCache):
+    async with listening(redis_url) as here:
+        await eventually(lambda: here.watcher.connections == 1)
+        for seq in range(1, 21):
+            many = [PriceWrite(f"S{one}", price(f"S{one}", seq, seq=seq), publish=True) for one in range(200)]
+            await cache.write(many)
+        await eventually(lambda: len(here.book) == 200 and here.book.price("S199").seq == 20)
+        assert here.subscriber.counters.messages == 4000
