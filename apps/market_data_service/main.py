@@ -1,0 +1,141 @@
+"""The market data service: builds its parts, starts its tasks, serves its HTTP interface on port 8004."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+import structlog
+from fastapi import FastAPI
+
+from apps.market_data_service.metrics import market_data_registry
+from apps.market_data_service.position_sync import PositionBasedSubscription
+from apps.market_data_service.publishing import FeedAnnouncer, PriceWriter
+from apps.market_data_service.routes import attach
+from apps.market_data_service.settings import MarketDataSettings
+from apps.market_data_service.state import MarketDataService
+from libs.market_data.alpaca_rest import AlpacaRest
+from libs.market_data.alpaca_stream import AlpacaMarketDataStream
+from libs.market_data.latest_quotes import LatestQuotes
+from libs.market_data.market_hours import MarketClock, MarketHours
+from libs.redis_client.client import RedisClient
+from libs.redis_client.price_cache import PriceCache
+from libs.service.auth import BearerAuthMiddleware
+from libs.service.limits import BodyLimitMiddleware
+from libs.service.logging import configure_logging
+from libs.service.metrics import metrics_routes
+from libs.service.problems import install_problem_handlers
+from libs.service.server import serve
+from libs.service.settings import load_settings
+from libs.service.supervise import Supervisor
+from libs.service.version import VERSION
+
+log = structlog.get_logger(__name__)
+
+_LAST_WRITES_S = 1.0
+
+
+def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> MarketDataService:
+    """Build all parts from the settings. Opens nothing."""
+    key, secret = settings.credentials
+    rest = AlpacaRest(settings.data_url, settings.trading_url, key, secret)
+    feed = settings.alpaca_feed
+    stream = AlpacaMarketDataStream(
+        key,
+        secret,
+        url=settings.stream_url,
+        symbol_limit=settings.alpaca_symbol_limit,
+        max_spread_pct=float(settings.max_spread_pct),
+        max_reconnect_attempts=settings.reconnect_max_attempts,
+        fetch_latest_quotes=lambda symbols: rest.latest_quotes(symbols, feed),
+    )
+    redis = RedisClient(settings.redis_dsn)
+    cache = PriceCache(redis, settings.price_ttl_seconds)
+    latest = LatestQuotes(feed)
+    writer = PriceWriter(latest, cache, epoch=lambda: stream.link.epoch)
+    announcer = FeedAnnouncer(
+        lambda: service.feed_status(),  # noqa: PLW0108 - the service is made of the announcer too
+        stream,
+        latest,
+        writer,
+        cache,
+        settings.price_ttl_seconds,
+    )
+    stream.add_handler(writer.take_quote)
+    stream.link.add_listener(announcer.announce_soon)
+    sync = PositionBasedSubscription(
+        stream,
+        settings.execution_gateway_url,
+        redis=redis,
+        api_token=settings.api_token.get_secret_value() if settings.api_token is not None else None,
+        every_s=settings.position_sync_seconds,
+    )
+    clock = MarketClock(rest.clock, MarketHours())
+    service = MarketDataService(
+        settings, stream, latest, redis, cache, writer, announcer, sync, clock, rest, supervisor
+    )
+    return service
+
+
+def create_app(settings: MarketDataSettings, supervisor: Supervisor | None = None) -> FastAPI:
+    """Return the application; its tasks run while its lifespan does."""
+    owner = supervisor or Supervisor()
+    service = build_service(settings, owner)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        log.info("market_data_service_started", version=VERSION, feed=settings.alpaca_feed, url=settings.stream_url)
+        await service.clock.state(_utc_now())
+        owner.spawn("market-clock", lambda: service.clock.keep_current(_utc_now))
+        owner.spawn("price-writer", service.writer.run)
+        owner.spawn("feed-announcer", service.announcer.run)
+        owner.spawn("alpaca-stream", service.stream.start)
+        owner.spawn("position-sync", service.sync.start_sync_loop)
+        owner.spawn("position-listener", service.sync.listen)
+        try:
+            yield
+        finally:
+            await _shut_down(service)
+
+    app = FastAPI(title="Markstream market data service", version=VERSION, lifespan=lifespan)
+    install_problem_handlers(app)
+    app.add_middleware(BodyLimitMiddleware)
+    app.add_middleware(BearerAuthMiddleware, token=settings.api_token)
+    attach(app, service)
+    app.include_router(metrics_routes(market_data_registry(service)))
+    return app
+
+
+async def _shut_down(service: MarketDataService) -> None:
+    """Close the link with a close frame, write what waits, say that we are gone."""
+    await service.supervisor.stop()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_WRITES_S):
+            await service.writer.flush()
+            await service.announcer.announce()
+    await service.rest.aclose()
+    await service.redis.aclose()
+    log.info("market_data_service_stopped")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def main() -> int:
+    """Run the service until it is told to stop; return the exit code."""
+    settings = load_settings(MarketDataSettings)
+    configure_logging(settings.log_level, settings.log_format)
+    supervisor = Supervisor()
+    return serve(
+        create_app(settings, supervisor),
+        settings.bind_host,
+        settings.market_data_port,
+        port_variable="MARKET_DATA_PORT",
+        supervisor=supervisor,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The service's numbers for Prometheus, read from its parts when somebody asks."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from apps.market_data_service.state import MarketDataService
+from libs.market_data.prices import LinkState
+from libs.service.metrics import service_registry
+
+
+def market_data_registry(service: MarketDataService) -> CollectorRegistry:
+    """Return a registry that shows `service` and its process."""
+    registry = service_registry()
+    registry.register(_ServiceCollector(service))
+    return registry
+
+
+class _ServiceCollector(Collector):
+    def __init__(self, service: MarketDataService) -> None:
+        self._service = service
+
+    def describe(self) -> list[Metric]:
+        # Asked at registration, before the parts run; an empty answer skips the check for name clashes.
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._link()
+        yield from self._quotes()
+        yield from self._redis()
+
+    def _link(self) -> Iterator[Metric]:
+        stream, link = self._service.stream, self._service.stream.link
+        state = GaugeMetricFamily("markstream_link_state", "1 for the link's present state", labels=["state"])
+        for name in LinkState:
+            if name is not LinkState.UNKNOWN:
+                state.add_metric([name], float(link.state is name))
+        yield state
+        yield _gauge("link_connected", "1 while the connection is authenticated and heard", stream.is_connected())
+        yield _counter("link_reconnects", "Connections made after the first", link.reconnects)
+        yield _counter("link_attempts_ended", "Connections and attempts that ended", link.attempts_ended)
+        age_s = self._service.last_frame_age_s
+        if age_s is not None:
+            yield _gauge("last_frame_age_seconds", "Seconds since the last frame", age_s)
+        yield _gauge("symbols_wanted", "Symbols wanted by anybody", len(stream.subscribed_symbols))
+        yield _gauge("symbols_confirmed", "Symbols that Alpaca has confirmed", len(stream.confirmed))
+
+    def _quotes(self) -> Iterator[Metric]:
+        stream, latest = self._service.stream, self._service.latest
+        yield _counter("quotes_received", "Quotes read from the stream", stream.counts["quotes"])
+        yield _counter("quotes_accepted", "Quotes that became the newest of their symbol", latest.accepted)
+        yield _counter("quotes_conflated", "Quotes replaced by a newer one before they were written", latest.conflated)
+        rejected = CounterMetricFamily(
+            "markstream_quotes_rejected", "Quotes that may not mark a position", labels=["reason"]
+        )
+        for reason, count in stream.rejected.items():
+            rejected.add_metric([reason], count)
+        yield rejected
+        faults = CounterMetricFamily("markstream_stream_faults", "What was odd on the stream", labels=["kind"])
+        for kind, count in stream.counts.items():
+            if kind != "quotes":
+                faults.add_metric([kind], count)
+        yield faults
+
+    def _redis(self) -> Iterator[Metric]:
+        writer, sync = self._service.writer, self._service.sync
+        yield _counter("prices_written", "Prices written to Redis", writer.written)
+        yield _counter("prices_published", "Price messages published", writer.published)
+        yield _counter("redis_batches", "Requests that carried prices", writer.batches)
+        yield _counter("redis_batches_failed", "Requests that Redis did not take", writer.failed_batches)
+        yield _gauge("prices_waiting", "Symbols whose newest price is not in Redis yet", self._service.latest.pending)
+        yield _counter("position_syncs", "Times the gateway was asked for positions", sync.syncs)
+        yield _counter("position_sync_failures", "Times it gave no position list", sync.failures)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"markstream_{name}", text, value=float(value))
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(f"markstream_{name}", text, value=float(value))

@@ -1,0 +1,183 @@
+"""Carries prices and the link's state from memory to Redis, as fast as Redis takes them and never faster.
+
+`PriceWriter` drains the newest quotes in batches; `FeedAnnouncer` is the heartbeat on `feed:status` and `feed.status`.
+Neither is ever waited for by the reader. What could not be written is written when Redis returns.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+
+from libs.market_data.latest_quotes import LatestQuotes
+from libs.market_data.prices import FeedStatus, LinkState
+from libs.market_data.quotes import Quote, Unmarkable
+from libs.redis_client.client import RedisUnavailableError
+from libs.redis_client.price_cache import PriceCache, PriceWrite
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_S: Final = 2.0
+_MOST_PER_BATCH: Final = 500
+_FIRST_RETRY_S: Final = 0.05
+_LAST_RETRY_S: Final = 0.5
+"""Short enough that the newest values are in Redis within a second of its return."""
+
+
+class PriceWriter:
+    """Takes quotes from the stream's reader and keeps Redis at the newest of every symbol.
+
+    `fault` is why the last write failed, None when it went well.
+    """
+
+    def __init__(self, latest: LatestQuotes, cache: PriceCache, epoch: Callable[[], str | None]) -> None:
+        self._latest = latest
+        self._cache = cache
+        self._epoch = epoch
+        self._wake = asyncio.Event()
+        self.fault: str | None = None
+        self.written = 0
+        self.published = 0
+        self.batches = 0
+        self.failed_batches = 0
+
+    def take_quote(self, quote: Quote) -> Unmarkable | None:
+        """Hold a quote for the next batch; return why not, if an older one stands. The stream's handler."""
+        refusal = self._latest.put(quote, self._epoch() or "")
+        if refusal is None:
+            self._wake.set()
+        return refusal
+
+    def wake(self) -> None:
+        """Have a look now at what waits to be written."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write for ever."""
+        retry_s = _FIRST_RETRY_S
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._latest.pending:
+                if await self.write_batch():
+                    retry_s = _FIRST_RETRY_S
+                else:
+                    await asyncio.sleep(retry_s)
+                    retry_s = min(_LAST_RETRY_S, retry_s * 2)
+
+    async def write_batch(self) -> bool:
+        """Write one batch in one request; say whether Redis took it. What it did not take waits again."""
+        batch = self._latest.take(time.monotonic(), _MOST_PER_BATCH)
+        symbols = [pending.price.symbol for pending in batch]
+        try:
+            await self._cache.write([PriceWrite(p.price.symbol, p.price, p.publish) for p in batch])
+        except RedisUnavailableError as error:
+            self._latest.mark_unwritten(symbols)
+            self.failed_batches += 1
+            if self.fault is None:
+                log.warning("prices_not_written", reason=str(error), symbols=len(symbols))
+            self.fault = str(error)
+            return False
+        except asyncio.CancelledError:
+            self._latest.mark_unwritten(symbols)
+            raise
+        if self.fault is not None:
+            log.info("prices_written_again", symbols=len(symbols))
+        self.fault = None
+        self.batches += 1
+        self.written += len(batch)
+        self.published += sum(pending.publish for pending in batch)
+        return True
+
+    async def flush(self) -> None:
+        """Write all that waits, or give up at the first fault. For the end of the service."""
+        while self._latest.pending and await self.write_batch():
+            pass
+
+
+class _Stream(Protocol):
+    """What the announcer needs of the stream."""
+
+    @property
+    def subscribed_symbols(self) -> list[str]: ...
+
+    @property
+    def confirmed(self) -> frozenset[str]: ...
+
+
+class FeedAnnouncer:
+    """Says every 2 s, and at every change, how the link stands; sees to it that a vouched price does not expire.
+
+    `fault` is why the last announcement failed, None when it went well.
+    """
+
+    def __init__(
+        self,
+        status: Callable[[], FeedStatus],
+        stream: _Stream,
+        latest: LatestQuotes,
+        writer: PriceWriter,
+        cache: PriceCache,
+        price_ttl_s: float,
+    ) -> None:
+        self._status = status
+        self._stream = stream
+        self._latest = latest
+        self._writer = writer
+        self._cache = cache
+        self._renewal_s = price_ttl_s / 3
+        self._renewed_at_s = time.monotonic()
+        self._changed = asyncio.Event()
+        self.fault: str | None = None
+        self.has_reached_redis = False
+
+    def announce_soon(self) -> None:
+        """Announce now, not at the next heartbeat."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Announce for ever."""
+        while True:
+            self._changed.clear()
+            self._forget_the_unwanted()
+            self._renew()
+            await self.announce()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(HEARTBEAT_S, self._renewal_s)):
+                    await self._changed.wait()
+
+    async def announce(self) -> None:
+        """Write and publish the status once. A server that has forgotten the last one gets every price again."""
+        try:
+            was_known = await self._cache.write_feed_status(self._status())
+        except RedisUnavailableError as error:
+            if self.fault is None:
+                log.warning("feed_status_not_written", reason=str(error))
+            self.fault = str(error)
+            return
+        self.fault = None
+        if not was_known and self.has_reached_redis:
+            log.warning("redis_had_forgotten", symbols=len(self._latest.symbols))
+            self._latest.mark_unwritten()
+            self._writer.wake()
+        self.has_reached_redis = True
+
+    def _forget_the_unwanted(self) -> None:
+        wanted = self._stream.subscribed_symbols
+        if "*" not in wanted:
+            self._latest.keep_only(frozenset(wanted))
+
+    def _renew(self) -> None:
+        """Keep the prices from expiring for which the link vouches, however quiet the symbol."""
+        now_s = time.monotonic()
+        status = self._status()
+        if now_s - self._renewed_at_s < self._renewal_s or status.epoch is None:
+            return
+        self._renewed_at_s = now_s
+        if status.connected and status.state is LinkState.STREAMING:
+            confirmed = self._stream.confirmed
+            self._latest.renew(list(self._latest.symbols) if "*" in confirmed else confirmed, status.epoch)
+            self._writer.wake()

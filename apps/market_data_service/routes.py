@@ -1,0 +1,198 @@
+"""The service's HTTP interface: what is subscribed, what the prices are, how the service is."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, FastAPI, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
+
+from apps.market_data_service.state import MarketDataService
+from libs.market_data.prices import Price
+from libs.market_data.symbols import WILDCARD, MalformedSymbolError, parse_symbol
+from libs.redis_client.client import RedisUnavailableError
+from libs.redis_client.price_cache import encode_price
+from libs.service.health import overall, ready_response, reason_bodies
+from libs.service.problems import standard_problem
+from libs.service.version import VERSION
+
+_CACHE_DEADLINE_S = 0.25
+_MOST_SYMBOLS = 5_000
+
+router = APIRouter()
+
+
+class SubscribeBody(BaseModel):
+    """`{"symbol":"AAPL"}` or `{"symbols":["AAPL","MSFT"]}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    symbol: StrictStr | None = None
+    symbols: Annotated[list[StrictStr], Field(min_length=1, max_length=_MOST_SYMBOLS)] | None = None
+
+
+def attach(app: FastAPI, service: MarketDataService) -> None:
+    """Give the routes the service that they speak for."""
+    app.state.service = service
+    app.include_router(router)
+
+
+def _service(request: Request) -> MarketDataService:
+    service: MarketDataService = request.app.state.service
+    return service
+
+
+def _json(body: object) -> Response:
+    return Response(msgspec.json.encode(body, enc_hook=str), media_type="application/json")
+
+
+def _parse(service: MarketDataService, text: str) -> str:
+    if text == WILDCARD:
+        if service.settings.allow_wildcard:
+            return text
+        raise standard_problem(422, "symbol: '*' asks for the whole market; set ALLOW_WILDCARD=true to allow it")
+    try:
+        return parse_symbol(text)
+    except MalformedSymbolError as error:
+        raise standard_problem(422, f"symbol: {error}") from None
+
+
+@router.post("/api/v1/market-data/subscribe")
+async def subscribe(request: Request, body: SubscribeBody) -> Response:
+    """Want one symbol, or several, by hand. Nothing changes when any of them is malformed."""
+    service = _service(request)
+    if (body.symbol is None) == (body.symbols is None):
+        raise standard_problem(422, "symbol, symbols: send exactly one of the two")
+    texts = [body.symbol] if body.symbol is not None else body.symbols or []
+    symbols = list(dict.fromkeys(_parse(service, text) for text in texts))
+    await service.stream.subscribe_symbols(symbols)
+    not_streamed = [symbol for symbol in symbols if service.stream.why_not_streamed(symbol) is not None]
+    answer: dict[str, Any] = {"status": "subscribed"}
+    if body.symbol is not None:
+        answer["symbol"] = symbols[0]
+    else:
+        answer |= {"symbols": symbols, "not_streamed": not_streamed}
+    return _json(answer | {"streamed": not not_streamed})
+
+
+@router.delete("/api/v1/market-data/subscribe/{symbol}")
+async def unsubscribe(request: Request, symbol: str) -> Response:
+    """Give up the manual ownership of a symbol; what a position holds stays."""
+    service = _service(request)
+    name = _parse(service, symbol)
+    await service.stream.unsubscribe_symbols([name])
+    return _json({"status": "unsubscribed", "symbol": name, "still_held_by": service.stream.owners(name)})
+
+
+@router.get("/api/v1/market-data/subscriptions")
+async def subscriptions(request: Request) -> Response:
+    """List the wanted symbols, the most important first, and what is known of each."""
+    service = _service(request)
+    symbols = service.stream.subscribed_symbols
+    return _json({"symbols": symbols, "details": {symbol: _detail(service, symbol) for symbol in symbols}})
+
+
+def _detail(service: MarketDataService, symbol: str) -> dict[str, Any]:
+    stream = service.stream
+    record, price = stream.record(symbol), service.latest.price(symbol)
+    refusal = stream.why_not_streamed(symbol)
+    return {
+        "owners": stream.owners(symbol),
+        "confirmed": symbol in stream.confirmed,
+        "streamed": refusal is None,
+        "why_not_streamed": refusal,
+        "last_quote_at": record.last_quote_at,
+        "age_seconds": None if price is None else round(price.age_s(datetime.now(UTC)), 3),
+        "quotes": record.quotes,
+        "rejected": dict(record.rejected),
+    }
+
+
+@router.get("/api/v1/market-data/prices/{symbol}")
+async def price(request: Request, symbol: str) -> Response:
+    """Return the newest price of a symbol and its age."""
+    service = _service(request)
+    name = _parse(service, symbol)
+    found = service.latest.price(name) or await _cached(service, name)
+    if found is None:
+        raise standard_problem(404, f"no price of {name} is known; subscribe to it, or wait for its first good quote")
+    age_s = found.age_s(datetime.now(UTC))
+    # Spliced, not decoded and encoded again: a price keeps every digit that it came with.
+    return Response(encode_price(found)[:-1] + b',"age_seconds":%.3f}' % age_s, media_type="application/json")
+
+
+async def _cached(service: MarketDataService, symbol: str) -> Price | None:
+    try:
+        return (await service.cache.read([symbol], deadline_s=_CACHE_DEADLINE_S)).get(symbol)
+    except RedisUnavailableError as error:
+        raise standard_problem(503, f"no price of {symbol} in memory, and the cache cannot be read: {error}") from None
+
+
+@router.post("/api/v1/market-data/reconnect")
+async def reconnect(request: Request) -> Response:
+    """Drop the connection to Alpaca and dial again, within the dial budget."""
+    service = _service(request)
+    service.stream.reconnect()
+    return _json({"status": "reconnecting"})
+
+
+@router.get("/health")
+async def health(request: Request) -> Response:
+    """Tell how the service is, with reasons. Always 200."""
+    service = _service(request)
+    stream, link, sync = service.stream, service.stream.link, service.sync
+    market = service.clock.current(datetime.now(UTC))
+    reasons = service.reasons()
+    fault, age_s = link.last_fault, service.last_frame_age_s
+    return _json(
+        {
+            "status": overall(reasons),
+            "websocket_connected": stream.is_connected(),
+            "subscribed_symbols": len(stream.subscribed_symbols),
+            "confirmed_symbols": len(stream.confirmed),
+            "version": VERSION,
+            "mode": service.mode,
+            "feed": service.settings.alpaca_feed,
+            "link": {
+                "state": link.state,
+                "since": link.since,
+                "last_frame_age_seconds": None if age_s is None else round(age_s, 3),
+                "reconnects": link.reconnects,
+                "last_error": None if fault is None else {"message": fault.message, "code": fault.code, "at": fault.at},
+                "history": [{"at": c.at, "state": c.state, "reason": c.reason} for c in link.history],
+            },
+            "redis": {
+                "connected": service.announcer.has_reached_redis and service.announcer.fault is None,
+                "address": service.redis.address,
+                "last_error": service.writer.fault or service.announcer.fault,
+                "waiting_to_be_written": service.latest.pending,
+            },
+            "position_sync": {
+                "last_success_at": sync.last_success_at,
+                "last_error": sync.last_error,
+                "failures": sync.failures,
+                "positions": sync.positions,
+                "not_streamable": sync.not_streamable,
+            },
+            "market": {
+                "phase": market.phase,
+                "next_change": market.next_change,
+                "said_by": market.said_by,
+                "last_error": service.clock.last_error,
+            },
+            "snapshots": {"last_error": stream.last_snapshot_fault},
+            "reasons": reason_bodies(reasons),
+        }
+    )
+
+
+@router.get("/health/live")
+async def live() -> Response:
+    """Answer as long as the event loop runs."""
+    return _json({"status": "live"})
+
+
+@router.get("/health/ready")
+async def ready(request: Request) -> Response:
+    """Answer 200 once the service can do its work, 503 with reasons while it cannot."""
+    return ready_response(_service(request).not_ready_reasons())

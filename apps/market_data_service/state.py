@@ -1,0 +1,125 @@
+"""The service's parts as one object, and what they amount to: the feed's status, the health and its reasons."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from apps.market_data_service.position_sync import PositionBasedSubscription
+from apps.market_data_service.publishing import FeedAnnouncer, PriceWriter
+from apps.market_data_service.settings import MarketDataSettings
+from libs.market_data.alpaca_rest import SIMULATOR_HEADER, AlpacaRest
+from libs.market_data.alpaca_stream import AlpacaMarketDataStream
+from libs.market_data.latest_quotes import LatestQuotes
+from libs.market_data.market_hours import MarketClock
+from libs.market_data.prices import FeedStatus, LinkState, Mode
+from libs.market_data.reconnect import Ending
+from libs.redis_client.client import RedisClient
+from libs.redis_client.price_cache import PriceCache
+from libs.service.health import Health, Reason
+from libs.service.supervise import Supervisor
+
+_CONVERGES_WITHIN_S = 5.0
+
+
+@dataclass(slots=True)
+class MarketDataService:
+    """All parts of the service; main.py builds it. Holds no state of its own."""
+
+    settings: MarketDataSettings
+    stream: AlpacaMarketDataStream
+    latest: LatestQuotes
+    redis: RedisClient
+    cache: PriceCache
+    writer: PriceWriter
+    announcer: FeedAnnouncer
+    sync: PositionBasedSubscription
+    clock: MarketClock
+    rest: AlpacaRest
+    supervisor: Supervisor
+
+    @property
+    def mode(self) -> Mode:
+        """Whose money the prices speak of. A simulator says so itself, at the upgrade; else the settings tell."""
+        said = self.stream.response_headers.get(SIMULATOR_HEADER.lower(), "")
+        return Mode.REPLAY if said == Mode.REPLAY else Mode.SIMULATED if said else self.settings.mode
+
+    def feed_status(self) -> FeedStatus:
+        """Return what is announced on `feed.status` at this moment."""
+        link = self.stream.link
+        return FeedStatus(
+            state=link.state,
+            connected=self.stream.is_connected(),
+            since=link.since,
+            epoch=link.epoch,
+            feed=self.settings.alpaca_feed,
+            mode=self.mode,
+            symbols=self.stream.confirmed,
+            market=self.clock.current(datetime.now(UTC)).phase,
+        )
+
+    @property
+    def last_frame_age_s(self) -> float | None:
+        """Seconds since the last frame of any kind; None before the first."""
+        heard_at_s = self.stream.last_frame_at_s
+        return None if heard_at_s is None else time.monotonic() - heard_at_s
+
+    def reasons(self) -> list[Reason]:
+        """Return all that is not as it should be."""
+        return [
+            *(
+                Reason("background_task_died", f"{name} ended: {why}", Health.UNHEALTHY)
+                for name, why in self.supervisor.failures.items()
+            ),
+            *self._link_reasons(),
+            *self._subscription_reasons(),
+            *self._neighbour_reasons(),
+        ]
+
+    def _link_reasons(self) -> list[Reason]:
+        link, fault = self.stream.link, self.stream.link.last_fault
+        why = f": {fault.message}" if fault is not None else ""
+        match link.state:
+            case LinkState.STREAMING if self.stream.is_connected():
+                return []
+            case LinkState.REFUSED:
+                return [
+                    Reason(
+                        "refused",
+                        f"Alpaca refuses the connection{why}; then POST /api/v1/market-data/reconnect",
+                        Health.UNHEALTHY,
+                    )
+                ]
+            case LinkState.STOPPED:
+                return [Reason("stopped", f"no further connection is tried{why}", Health.UNHEALTHY)]
+            case _ if fault is not None and fault.ending is Ending.WRONG_PLACE:
+                return [Reason("wrong_address", fault.message, Health.UNHEALTHY)]
+            case _:
+                return [Reason("link_not_streaming", f"the link is {link.state}{why}")]
+
+    def _subscription_reasons(self) -> list[Reason]:
+        stream = self.stream
+        reasons = []
+        if stream.diverged_for_s > _CONVERGES_WITHIN_S:
+            reasons.append(Reason("not_converged", "Alpaca has not confirmed what is wanted for more than 5 s"))
+        refused = [
+            f"{symbol} ({why})" for symbol in stream.subscribed_symbols if (why := stream.why_not_streamed(symbol))
+        ]
+        if refused:
+            reasons.append(Reason("symbols_not_streamed", f"not streamed: {', '.join(refused[:20])}"))
+        return reasons
+
+    def _neighbour_reasons(self) -> list[Reason]:
+        reasons = []
+        redis_fault = self.writer.fault or self.announcer.fault
+        if redis_fault is not None:
+            reasons.append(Reason("redis_unavailable", redis_fault))
+        if self.sync.last_error is not None:
+            reasons.append(Reason("position_sync_failing", self.sync.last_error))
+        return reasons
+
+    def not_ready_reasons(self) -> list[Reason]:
+        """Return why the service is not ready: unhealthy, or the first attempt to connect has not ended yet."""
+        blocking = [reason for reason in self.reasons() if reason.health is Health.UNHEALTHY]
+        if not self.stream.first_attempt_ended:
+            blocking.append(Reason("starting", "the first connection attempt has not ended yet", Health.UNHEALTHY))
+        return blocking
