@@ -39,7 +39,9 @@ _DEMO: Final = Path("var/demo")
 _OWN: Final = Path("var")
 _READY_WITHIN_S: Final = 60.0
 _STOP_WITHIN_S: Final = 6.0
-_BARS_EVERY_S: Final = 3600.0
+# A session's bar can be had half an hour after its close: until then, and until it is asked for, there is no close.
+_BARS_EVERY_S: Final = 900.0
+_BARS_AFTER_FAULT_S: Final = 60.0
 _REDIS_LOOK_S: Final = 1.0
 _DEMO_KEY: Final = "demo"
 
@@ -205,7 +207,8 @@ class LocalStack:
             self._screen.say(f"demo account: {added} new fills" if added else "demo account: as it was left")
 
     async def _keep_bars(self) -> None:
-        """Fetch the missing daily bars now and every hour; what goes wrong is told and tried again."""
+        """Fetch the missing daily bars, now and again; what goes wrong is told and tried again."""
+        told = ""
         while True:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "scripts.fetch_daily_bars",
@@ -218,9 +221,11 @@ class LocalStack:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
-            lines = output.decode(errors="replace").strip().splitlines() or ["no output"]
-            self._screen.say(f"daily bars: {lines[-1][:300]}")
-            await asyncio.sleep(_BARS_EVERY_S if process.returncode == 0 else 60.0)
+            news = (output.decode(errors="replace").strip().splitlines() or ["no output"])[-1][:300]
+            if news != told:
+                self._screen.say(f"daily bars: {news}")
+                told = news
+            await asyncio.sleep(_BARS_EVERY_S if process.returncode == 0 else _BARS_AFTER_FAULT_S)
 
     async def _watch_redis(self, redis: EmbeddedRedis) -> None:
         while True:

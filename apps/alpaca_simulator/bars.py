@@ -37,7 +37,6 @@ class BarBuilder:
     def __init__(self, interval_ns: int) -> None:
         self._interval_ns = interval_ns
         self._growing: dict[tuple[int, str], _Growing] = {}
-        self._latest: dict[str, Bar] = {}
 
     def add(self, trade: Trade) -> None:
         """Take in one trade, by its own time."""
@@ -51,10 +50,4 @@ class BarBuilder:
     def finish(self, now_ns: int) -> list[Bar]:
         """Return the bars whose interval has ended, oldest first, then by symbol."""
         ended = sorted(place for place in self._growing if place[0] + self._interval_ns <= now_ns)
-        bars = [self._growing.pop(place).as_bar(place[1]) for place in ended]
-        self._latest.update({bar.symbol: bar for bar in bars})
-        return bars
-
-    def latest(self, symbol: str) -> Bar | None:
-        """Return the newest finished bar of a symbol; None when it has none."""
-        return self._latest.get(symbol)
+        return [self._growing.pop(place).as_bar(place[1]) for place in ended]

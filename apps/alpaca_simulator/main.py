@@ -120,17 +120,18 @@ def _parser() -> argparse.ArgumentParser:
         help='the account\'s positions: [{"symbol":"AAPL","qty":"100","avg_entry_price":"150.00"}]',
     )  # fmt: skip
     parser.add_argument(
-        "--slot-hold-seconds", type=_seconds, default=90.0, help="how long a lost client's connection slot stays taken"
+        "--slot-hold-seconds", type=_number, default=90.0, help="how long a lost client's connection slot stays taken"
     )
     parser.add_argument("--no-compression", action="store_true", help="refuse permessage-deflate")
     return parser
 
 
 def _number(text: str) -> float:
-    number = float(text)
-    if not isfinite(number) or number < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
-    return number
+    with suppress(ValueError):
+        number = float(text)
+        if isfinite(number) and number >= 0:
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
 
 
 def _rate(text: str) -> float:
@@ -144,20 +145,15 @@ def _speed(text: str) -> float:
     return speed
 
 
-def _seconds(text: str) -> float:
-    return _number(text)
-
-
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
+    if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a count from 0 up")
-    return count
+    return int(text)
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= _HIGHEST_PORT:
+    port = _count(text)
+    if port > _HIGHEST_PORT:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port")
     return port
 

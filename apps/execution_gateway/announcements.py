@@ -53,4 +53,4 @@ class PositionAnnouncer:
                 await asyncio.sleep(RETRY_S)
             else:
                 self.announced += 1
-                log.info("position_change_announced", symbols=sorted(symbols))
+                log.debug("position_change_announced", symbols=sorted(symbols))

@@ -7,7 +7,7 @@ what it is worth in `valuation.py`.
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Final, Protocol
 from uuid import uuid4
@@ -26,12 +26,10 @@ from libs.redis_client.price_cache import PriceCache
 
 CACHE_DEADLINE_S: Final = 0.150
 """The answer is due within 250 ms whatever Redis does."""
-LEDGER_HELD_FOR: Final = timedelta(seconds=1)
+LEDGER_HELD_FOR_S: Final = 1.0
 """How long a book counts for those who look many times a second; what is recorded here is seen at once all the same."""
 MARKET_HELD_FOR: Final = timedelta(seconds=60)
 """How long the feed's last word on the market counts after it has fallen silent; then the calendar is asked."""
-
-_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 log = structlog.get_logger(__name__)
 
@@ -119,7 +117,7 @@ class PnlReporter:
         self._rules = rules
         self._now = now
         self._book = Book()
-        self._book_read_at = _LONG_AGO
+        self._book_read_at_s: float | None = None
         self._held: frozenset[str] = frozenset()
         self.cache_faults = 0
         self.last_cache_error: str | None = None
@@ -131,15 +129,14 @@ class PnlReporter:
         """
         # What was held a moment ago is nearly always held now: the two reads need not wait for each other.
         guessed = self._held
-        clock = asyncio.get_running_loop().time
-        deadline_s = clock() + CACHE_DEADLINE_S
+        deadline_s = _clock_s() + CACHE_DEADLINE_S
         reading = asyncio.create_task(self._read_cache(guessed, CACHE_DEADLINE_S))
         try:
             await self._read_book()
             await reading
         finally:
             reading.cancel()
-        new, left_s = self._held - guessed, deadline_s - clock()
+        new, left_s = self._held - guessed, deadline_s - _clock_s()
         if new and left_s > 0:
             await self._read_cache(new, left_s)
         return self._value(self._book)
@@ -149,7 +146,7 @@ class PnlReporter:
 
         For those who look many times a second, or must not wait for Redis. Raises DatabaseUnavailableError.
         """
-        if self._now() - self._book_read_at > LEDGER_HELD_FOR:
+        if self._book_read_at_s is None or _clock_s() - self._book_read_at_s > LEDGER_HELD_FOR_S:
             await self._read_book()
         return self._value(self._book)
 
@@ -163,7 +160,7 @@ class PnlReporter:
 
     def forget_book(self) -> None:
         """Ask the ledger at the next look, however lately it was asked: something was recorded."""
-        self._book_read_at = _LONG_AGO
+        self._book_read_at_s = None
 
     @property
     def mode(self) -> Mode:
@@ -186,9 +183,9 @@ class PnlReporter:
         return MarketView(self._hours.phase(now), self._hours.next_change(now), MarketSaidBy.CALENDAR)
 
     async def _read_book(self) -> None:
-        asked_at = self._now()
+        asked_at_s = _clock_s()
         self._book = await self._ledger.book()
-        self._book_read_at = asked_at
+        self._book_read_at_s = asked_at_s
         self._held = frozenset(position.symbol for position in self._book.open_positions)
 
     async def _read_cache(self, symbols: Iterable[str], deadline_s: float) -> None:
@@ -235,3 +232,7 @@ class PnlReporter:
             stale_after_s=self._rules.stale_after_s,
             ttl_s=self._rules.ttl_s,
         )
+
+
+def _clock_s() -> float:
+    return asyncio.get_running_loop().time()

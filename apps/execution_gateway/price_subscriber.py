@@ -131,6 +131,7 @@ class PriceSubscriber:
         await self._on_connected()
 
     async def _listen(self, pubsub: PubSub) -> None:
+        """Apply what comes until the heartbeats stop. Raises REDIS_FAULTS."""
         loop = asyncio.get_running_loop()
         last_heartbeat_s = last_resync_s = loop.time()
         in_a_row = 0
@@ -208,8 +209,9 @@ class PriceSubscriber:
                 log.warning("price_subscriber_lost", server=self._client.address, reason=fault)
             self.is_connected = False
             self.last_error = fault
-        # Without a connection heartbeats may be missed: the last one counts until it is too old, not longer.
-        if self._book.is_silent(self._now()) and self._book.forget_feed():
+        # Without a fault it was the heartbeats that stopped. With one they may only be missed: the last one counts on
+        # until it is too old.
+        if (fault is None or self._book.is_silent(self._now())) and self._book.forget_feed():
             log.warning("feed_silent", heard_at=str(self._book.heard_at))
             self._listener.feed_changed()
 

@@ -43,7 +43,11 @@ def _service(request: Request) -> MarketDataService:
 
 
 def _json(body: object) -> Response:
-    return Response(msgspec.json.encode(body, enc_hook=str), media_type="application/json")
+    return Response(msgspec.json.encode(body), media_type="application/json")
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
 
 
 def _parse(service: MarketDataService, text: str) -> str:
@@ -101,7 +105,7 @@ def _detail(service: MarketDataService, symbol: str) -> dict[str, Any]:
         "confirmed": symbol in stream.confirmed,
         "streamed": refusal is None,
         "why_not_streamed": refusal,
-        "last_quote_at": record.last_quote_at,
+        "last_quote_at": _time(record.last_quote_at),
         "age_seconds": None if price is None else round(price.age_s(datetime.now(UTC)), 3),
         "quotes": record.quotes,
         "rejected": dict(record.rejected),
@@ -155,11 +159,13 @@ async def health(request: Request) -> Response:
             "feed": service.settings.alpaca_feed,
             "link": {
                 "state": link.state,
-                "since": link.since,
+                "since": _time(link.since),
                 "last_frame_age_seconds": None if age_s is None else round(age_s, 3),
                 "reconnects": link.reconnects,
-                "last_error": None if fault is None else {"message": fault.message, "code": fault.code, "at": fault.at},
-                "history": [{"at": c.at, "state": c.state, "reason": c.reason} for c in link.history],
+                "last_error": None
+                if fault is None
+                else {"message": fault.message, "code": fault.code, "at": _time(fault.at)},
+                "history": [{"at": _time(c.at), "state": c.state, "reason": c.reason} for c in link.history],
             },
             "redis": {
                 "connected": service.announcer.has_reached_redis and service.announcer.fault is None,
@@ -168,7 +174,7 @@ async def health(request: Request) -> Response:
                 "waiting_to_be_written": service.latest.pending,
             },
             "position_sync": {
-                "last_success_at": sync.last_success_at,
+                "last_success_at": _time(sync.last_success_at),
                 "last_error": sync.last_error,
                 "failures": sync.failures,
                 "positions": sync.positions,
@@ -176,7 +182,7 @@ async def health(request: Request) -> Response:
             },
             "market": {
                 "phase": market.phase,
-                "next_change": market.next_change,
+                "next_change": _time(market.next_change),
                 "said_by": market.said_by,
                 "last_error": service.clock.last_error,
             },

@@ -164,7 +164,7 @@ class EmbeddedRedis:
             )
         except OSError as error:
             raise RedisServerStartError(f"cannot run {binary}: {error}") from error
-        self._watch = ParentWatch(self._server.pid)
+        self._watch = ParentWatch(self._server.pid, log if self._given_directory is None else None)
         self._wait_until_ready(self._server, port, log)
 
     def _wait_until_ready(self, server: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
 
-# $0 is the child's process id. `read` returns when the pipe ends: nothing is ever written to it.
-_WATCH: Final = 'read -r _; kill -9 "$0" 2>/dev/null'
+# $0 is the child's process id, $1 a file of its, $2 the folder to remove once that is gone ("" for neither).
+# `read` returns when the pipe ends: nothing is ever written to it.
+_WATCH: Final = 'read -r _; kill -9 "$0"; [ -z "$2" ] || { rm -f "$1"; rmdir "$2"; }'
 
 
 def die_with_parent() -> Callable[[], None] | None:
@@ -41,11 +43,15 @@ def die_with_parent() -> Callable[[], None] | None:
 
 
 class ParentWatch:
-    """Kill process `pid` as soon as this process is gone. Close it when that process has ended."""
+    """Kill process `pid` as soon as this process is gone. Close it when that process has ended.
 
-    def __init__(self, pid: int) -> None:
-        self._shell = subprocess.Popen(  # noqa: S603  # a fixed text and a number
-            ["/bin/sh", "-c", _WATCH, str(pid)],
+    With `leftover`, that one file and its then empty folder go too.
+    """
+
+    def __init__(self, pid: int, leftover: Path | None = None) -> None:
+        paths = ("", "") if leftover is None else (str(leftover), str(leftover.parent))
+        self._shell = subprocess.Popen(  # noqa: S603  # a fixed text, a number and our own temporary paths
+            ["/bin/sh", "-c", _WATCH, str(pid), *paths],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

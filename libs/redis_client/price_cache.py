@@ -114,11 +114,22 @@ class PriceCache:
         """
         names = list(symbols)
         entries = await self._client.mget([price_key(name) for name in names], deadline_s)
-        prices = {}
+        prices: dict[str, Price] = {}
+        newly_unreadable: dict[str, str] = {}
         for name, entry in zip(names, entries, strict=True):
-            price = None if entry is None else self._believed(name, entry)
-            if price is not None:
-                prices[name] = price
+            if entry is None:
+                continue
+            try:
+                prices[name] = self._believed(name, entry)
+            except UnreadablePriceError as error:
+                self.unreadable += 1
+                # Told once per spell, and in one line for all: this is read several times a second.
+                if name not in self._unreadable_symbols:
+                    newly_unreadable[name] = str(error)
+        if newly_unreadable:
+            self._unreadable_symbols.update(newly_unreadable)
+            symbol, reason = next(iter(newly_unreadable.items()))
+            log.warning("cached_prices_unreadable", count=len(newly_unreadable), first=symbol, reason=reason)
         return prices
 
     async def write_feed_status(self, status: FeedStatus) -> bool:
@@ -145,19 +156,11 @@ class PriceCache:
             log.warning("feed_status_unreadable", reason=str(error))
             return None
 
-    def _believed(self, symbol: str, entry: bytes) -> Price | None:
+    def _believed(self, symbol: str, entry: bytes) -> Price:
         known = self._decoded.get(symbol)
         if known is not None and known[0] == entry:
             return known[1]
-        try:
-            price = decode_price(entry, symbol)
-        except UnreadablePriceError as error:
-            self.unreadable += 1
-            # Told once per spell: this is read several times a second.
-            if symbol not in self._unreadable_symbols:
-                self._unreadable_symbols.add(symbol)
-                log.warning("cached_price_unreadable", symbol=symbol, reason=str(error))
-            return None
+        price = decode_price(entry, symbol)
         self._unreadable_symbols.discard(symbol)
         self._decoded[symbol] = (entry, price)
         return price

@@ -21,7 +21,6 @@ from apps.execution_gateway.settings import GatewaySettings
 from libs.market_data.market_hours import MarketHours
 from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode, Price
 
-
 HOURS = MarketHours()
 """Shared by the gateways of one test process: a calendar takes a second to load."""
 

@@ -122,8 +122,6 @@ def test_bars_are_made_of_their_interval_only():
         builder.add(Trade("AAPL", 1, "Q", price, size, begin_ns + offset_ns))
     assert builder.finish(begin_ns + minute_ns - 1) == []
     assert builder.finish(begin_ns + minute_ns) == [Bar("AAPL", 10.0, 12.0, 9.0, 9.0, 200, begin_ns, 3, 10.25)]
-    assert builder.latest("AAPL").close == 9.0
-    assert builder.latest("MSFT") is None
     assert [bar.open for bar in builder.finish(begin_ns + 3 * minute_ns)] == [99.0]
 
 

@@ -89,16 +89,18 @@ def test_a_close_is_a_date():
 async def test_closing_frees_a_reader_that_takes_nothing():
     reader = PnlReader(pnl(1))
     asyncio.get_running_loop().call_later(0.01, reader.close)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(5), reader.sending():
-            await asyncio.Event().wait()
+    async with asyncio.timeout(5):
+        with pytest.raises(TimeoutError):
+            async with reader.sending():
+                await asyncio.Event().wait()
 
 
 async def test_a_reader_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pnl_feed, "STALLED_AFTER_S", 0.01)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(5), PnlReader(pnl(1)).sending():
-            await asyncio.Event().wait()
+    async with asyncio.timeout(5):
+        with pytest.raises(TimeoutError):
+            async with PnlReader(pnl(1)).sending():
+                await asyncio.Event().wait()
 
 
 async def test_a_problem_follows_the_update_before_it_and_is_dropped_by_the_one_after():

@@ -186,9 +186,13 @@ def killed_parent(started_in: str, *, is_server_frozen: bool = False) -> Iterato
 
 # Started in a helper thread, there is no signal on the parent's death: the pipe alone must do it.
 @pytest.mark.parametrize("started_in", ["main", "thread"])
-async def test_dies_within_two_seconds_of_a_parent_killed_without_warning(started_in: str) -> None:
+async def test_dies_within_two_seconds_of_a_parent_killed_without_warning(
+    started_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with killed_parent(started_in) as (pid, port):
         await eventually(lambda: not exists(pid), within_s=2.0)
+    await eventually(lambda: not list(tmp_path.iterdir()))
     with pytest.raises(redis.ConnectionError), redis.Redis(port=port) as client:
         client.ping()
 

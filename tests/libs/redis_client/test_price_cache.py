@@ -101,13 +101,21 @@ async def test_unreadable_entries_are_left_out_counted_and_told_once(
 ) -> None:
     await cache.write([write_of("AAPL")])
     await redis_client.set("price:MSFT", b'{"mid":null}')
+    await redis_client.set("price:KO", b"\xff")
     with structlog.testing.capture_logs() as logs:
         for _ in range(3):
-            assert set(await cache.read(["AAPL", "MSFT"])) == {"AAPL"}
-    assert cache.unreadable == 3
-    assert [(entry["event"], entry["symbol"]) for entry in logs] == [("cached_price_unreadable", "MSFT")]
+            assert set(await cache.read(["AAPL", "MSFT", "KO"])) == {"AAPL"}
+    assert cache.unreadable == 6
+    assert [(entry["event"], entry["count"], entry["first"]) for entry in logs] == [
+        ("cached_prices_unreadable", 2, "MSFT")
+    ]
     await cache.write([write_of("MSFT")])
     assert set(await cache.read(["AAPL", "MSFT"])) == {"AAPL", "MSFT"}
+    # A new spell is told again.
+    await redis_client.set("price:MSFT", b"{}")
+    with structlog.testing.capture_logs() as logs:
+        assert set(await cache.read(["AAPL", "MSFT"])) == {"AAPL"}
+    assert len(logs) == 1
 
 
 async def test_the_status_is_kept_announced_and_says_whether_the_server_remembered(

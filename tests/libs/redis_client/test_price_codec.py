@@ -179,6 +179,7 @@ def test_numbers_stay_as_exact_as_their_text() -> None:
         with_members(bid="NaN"),
         with_members(ask=0),
         with_members(ask_size="Infinity"),
+        with_members(ask_size="NaN"),
         with_members(bid_size=-1),
         with_members(seq="7"),
         with_members(timestamp=None),

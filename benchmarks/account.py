@@ -1,0 +1,152 @@
+"""P&L of a whole account on the real chain (simulator, market data service, Redis, gateway): endpoint and push stream."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from benchmarks.figures import Figure, at_most, percentile
+from benchmarks.process_usage import resident_mb
+from benchmarks.programs import (
+    HOST,
+    Program,
+    execution_gateway,
+    free_port,
+    market_data_service,
+    simulator,
+    symbols,
+    wait_confirmed,
+)
+from libs.redis_client.embedded import EmbeddedRedis
+
+SIZES: Final = (10, 100, 1_000)
+PNL_TARGET_MS: Final = 50.0
+MEMORY_TARGET_MB: Final = 200.0
+_PUSH_SIZE: Final = 100
+_PNL: Final = "/api/v1/positions/pnl"
+_RATE: Final = "1000"
+_PAUSE_S: Final = 0.01
+_LIVE_SHARE: Final = 0.9
+
+
+class _Row(msgspec.Struct):
+    """What is read of a row of the P&L."""
+
+    symbol: str
+    price_source: str
+    last_updated: datetime | None
+
+
+class _Body(msgspec.Struct):
+    positions: list[_Row]
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+@contextmanager
+def chain(folder: Path, rate: str) -> Iterator[tuple[Program, Program]]:
+    """Run everything; yield the market data service and the gateway, with an empty ledger."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(EmbeddedRedis())
+        venue = stack.enter_context(simulator(folder, rate))
+        gateway = stack.enter_context(execution_gateway(folder, redis.url, free_port()))
+        service = stack.enter_context(market_data_service(folder, venue, redis.url, "account", gateway.port))
+        yield service, gateway
+
+
+def buy(gateway: Program, names: list[str]) -> None:
+    """Post one fill for each symbol, so that a position is held in each."""
+    filled_at = (datetime.now(UTC) - timedelta(days=3)).isoformat()
+    for name in names:
+        gateway.post(
+            "/api/v1/fills",
+            {
+                **{"fill_id": name, "symbol": name, "side": "buy", "qty": "100.5", "price": "150.123", "fee": "0.35"},
+                "filled_at": filled_at,
+            },
+        )
+
+
+def measure_account(folder: Path, *, requests: int, push_s: float) -> list[Figure]:
+    """Let an account grow to 1,000 live positions and measure its P&L on the way."""
+    figures = []
+    with chain(folder, _RATE) as (service, gateway):
+        held = 0
+        for size in SIZES:
+            buy(gateway, symbols(size)[held:])
+            held = size
+            wait_confirmed(service, size)
+            _wait_live(gateway, size)
+            taken_ms = _time_requests(gateway, requests)
+            target = at_most(PNL_TARGET_MS) if size == SIZES[-1] else None
+            figures.append(Figure(f"P&L endpoint, {size:,} positions, p50", percentile(taken_ms, 50), "ms"))
+            figures.append(Figure(f"P&L endpoint, {size:,} positions, p99", percentile(taken_ms, 99), "ms", target))
+            if size == _PUSH_SIZE:
+                pushed_ms = _follow_pushes(gateway, push_s)
+                figures.append(
+                    Figure(f"quote sent → P&L pushed, {size} positions, p50", percentile(pushed_ms, 50), "ms")
+                )
+                figures.append(
+                    Figure(f"quote sent → P&L pushed, {size} positions, p99", percentile(pushed_ms, 99), "ms")
+                )
+        for program, what in ((service, "market data service"), (gateway, "gateway")):
+            used_mb = resident_mb(program.pid)
+            figures.append(Figure(f"{what}: memory at {held:,} symbols", used_mb, "MB", at_most(MEMORY_TARGET_MB)))
+    return figures
+
+
+def _wait_live(gateway: Program, size: int) -> None:
+    """Return when nearly all positions are valued at a live price; a few symbols are slow to quote."""
+
+    def is_live() -> bool:
+        rows = _decode(gateway.get(f"{_PNL}/realtime")).positions
+        return sum(row.price_source == "real-time" for row in rows) >= size * _LIVE_SHARE
+
+    gateway.wait(is_live, f"{size} positions at live prices")
+
+
+def _time_requests(gateway: Program, requests: int) -> list[float]:
+    """Return the milliseconds of each request, from sending it to having its whole body."""
+    taken_ms = []
+    connection = HTTPConnection(HOST, gateway.port, timeout=10)
+    try:
+        for _ in range(requests):
+            began_s = time.perf_counter()
+            connection.request("GET", f"{_PNL}/realtime")
+            connection.getresponse().read()
+            taken_ms.append((time.perf_counter() - began_s) * 1e3)
+            time.sleep(_PAUSE_S)
+    finally:
+        connection.close()
+    return taken_ms
+
+
+def _follow_pushes(gateway: Program, seconds: float) -> list[float]:
+    """Return for every row pushed the milliseconds since its quote was sent."""
+    latencies_ms: list[float] = []
+    connection = HTTPConnection(HOST, gateway.port, timeout=10)
+    try:
+        connection.request("GET", f"{_PNL}/stream")
+        answer = connection.getresponse()
+        seen: dict[str, datetime | None] = {}
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s and (line := answer.readline()):
+            arrived_s = time.time_ns() / 1e9
+            if not line.startswith(b"data: "):
+                continue
+            is_snapshot = not seen
+            for row in _decode(line[6:]).positions:
+                if not is_snapshot and row.last_updated is not None and seen.get(row.symbol) != row.last_updated:
+                    latencies_ms.append((arrived_s - row.last_updated.timestamp()) * 1e3)
+                seen[row.symbol] = row.last_updated
+    finally:
+        connection.close()
+    if not latencies_ms:
+        raise gateway.fault("it pushed no price")
+    return latencies_ms

@@ -1,0 +1,182 @@
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from apps.market_data_service.publishing import FeedAnnouncer, PriceWriter
+from libs.market_data.latest_quotes import LatestQuotes
+from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode
+from libs.market_data.quotes import Unmarkable
+from libs.redis_client.client import RedisClient
+from libs.redis_client.embedded import EmbeddedRedis
+from libs.redis_client.price_cache import PriceCache
+from libs.service.supervise import Supervisor
+from tests.support.quotes import make_quote
+from tests.support.waiting import eventually
+
+
+@dataclass
+class FakeLink:
+    """Stands for the stream in what the announcer reads of it: two plain attributes."""
+
+    subscribed_symbols: list[str] = field(default_factory=lambda: ["AAPL", "MSFT"])
+    confirmed: frozenset[str] = frozenset({"AAPL", "MSFT"})
+
+
+@dataclass
+class Bench:
+    latest: LatestQuotes
+    cache: PriceCache
+    client: RedisClient
+    writer: PriceWriter
+    announcer: FeedAnnouncer
+    link: FakeLink
+    state: dict[str, object]
+
+
+def make_bench(url: str, ttl_s: float = 300.0) -> Bench:
+    client = RedisClient(url)
+    cache, latest, link = PriceCache(client, ttl_s), LatestQuotes("iex"), FakeLink()
+    state: dict[str, object] = {"state": LinkState.STREAMING, "connected": True, "epoch": "e1"}
+    writer = PriceWriter(latest, cache, epoch=lambda: "e1")
+
+    def status() -> FeedStatus:
+        return FeedStatus(
+            **state,  # type: ignore[arg-type]
+            since=datetime.now(UTC),
+            feed="iex",
+            mode=Mode.SIMULATED,
+            symbols=link.confirmed,
+            market=MarketPhase.OPEN,
+        )
+
+    announcer = FeedAnnouncer(status, link, latest, writer, cache, ttl_s)
+    return Bench(latest, cache, client, writer, announcer, link, state)
+
+
+@asynccontextmanager
+async def running(bench: Bench) -> AsyncIterator[Bench]:
+    supervisor = Supervisor(on_death=lambda _name, _reason: None)
+    supervisor.spawn("writer", bench.writer.run)
+    supervisor.spawn("announcer", bench.announcer.run)
+    try:
+        yield bench
+    finally:
+        await supervisor.stop()
+        await bench.client.aclose()
+    assert supervisor.failures == {}
+
+
+async def test_a_quote_is_cached_and_published_at_once(redis_url: str) -> None:
+    async with running(make_bench(redis_url)) as bench, bench.client.pubsub() as pubsub:
+        await pubsub.subscribe("price.updated.AAPL")
+        bench.writer.take_quote(make_quote(bid=151.99, ask=152.01))
+        await eventually(lambda: bench.writer.written == 1)
+        price = (await bench.cache.read(["AAPL"]))["AAPL"]
+        assert (price.mid, price.epoch, price.seq) == (Decimal("152.00"), "e1", 1)
+        message = await eventually(lambda: pubsub.get_message(ignore_subscribe_messages=True, timeout=0.1))
+        assert msgspec.json.decode(message["data"])["price"] == 152.00
+        assert 290 <= await bench.client.raw.ttl("price:AAPL") <= 300
+
+
+async def test_what_is_out_of_order_is_refused(redis_url: str) -> None:
+    bench = make_bench(redis_url)
+    bench.writer.take_quote(make_quote(at_s=10))
+    late = make_quote(received_at=make_quote(at_s=11).received_at)
+    assert bench.writer.take_quote(late) is Unmarkable.OUT_OF_ORDER
+    await bench.client.aclose()
+
+
+async def test_the_newest_values_are_written_when_redis_returns() -> None:
+    with EmbeddedRedis() as server:
+        async with running(make_bench(server.url)) as bench:
+            bench.writer.take_quote(make_quote("AAPL"))
+            await eventually(lambda: bench.writer.written == 1 and bench.announcer.has_reached_redis)
+            server.kill()
+            for step in range(50):
+                bench.writer.take_quote(make_quote("MSFT", bid=400.0 + step, ask=401.0 + step, at_s=step))
+            await eventually(lambda: bench.writer.fault)
+            server.start()
+            # MSFT because its write had failed; AAPL because the server has forgotten it.
+            prices = await eventually(lambda: _both(bench), within_s=4)
+            assert prices["MSFT"].bid == Decimal("449.0")
+            await eventually(lambda: bench.writer.fault is None and bench.announcer.fault is None)
+
+
+async def _both(bench: Bench) -> dict:
+    prices = await bench.cache.read(["AAPL", "MSFT"])
+    return prices if len(prices) == 2 else {}
+
+
+async def test_a_change_of_the_link_is_announced_at_once(redis_url: str) -> None:
+    async with running(make_bench(redis_url)) as bench:
+        await eventually(lambda: bench.announcer.has_reached_redis)
+        bench.state |= {"state": LinkState.BACKING_OFF, "connected": False}
+        bench.announcer.announce_soon()
+
+        async def is_told() -> bool:
+            status = await bench.cache.read_feed_status()
+            return status is not None and status.state is LinkState.BACKING_OFF
+
+        await eventually(is_told, within_s=1.0)
+
+
+async def test_a_quiet_price_lives_as_long_as_the_link_vouches_for_it(redis_url: str) -> None:
+    async with running(make_bench(redis_url, ttl_s=1.0)) as bench:
+        bench.writer.take_quote(make_quote("AAPL"))
+        await eventually(lambda: bench.writer.written >= 6, within_s=6)
+        assert "AAPL" in await bench.cache.read(["AAPL"])
+        assert bench.writer.published == 1
+        bench.state |= {"connected": False}
+
+        async def has_expired() -> bool:
+            return not await bench.cache.read(["AAPL"])
+
+        await eventually(has_expired, within_s=4)
+
+
+async def test_what_nobody_wants_any_more_is_not_kept(redis_url: str) -> None:
+    async with running(make_bench(redis_url)) as bench:
+        bench.writer.take_quote(make_quote("AAPL"))
+        bench.link.subscribed_symbols = ["MSFT"]
+        bench.announcer.announce_soon()
+        await eventually(lambda: not bench.latest.symbols)
+
+
+async def test_with_a_wildcard_everything_is_kept_and_renewed(redis_url: str) -> None:
+    bench = make_bench(redis_url, ttl_s=1.0)
+    bench.link.subscribed_symbols, bench.link.confirmed = ["*"], frozenset({"*"})
+    async with running(bench):
+        bench.writer.take_quote(make_quote("ANY"))
+        await eventually(lambda: bench.writer.written >= 3, within_s=5)
+
+
+async def test_flush_writes_all_that_waits_or_gives_up(redis_url: str, free_port: int) -> None:
+    bench = make_bench(redis_url)
+    for number in range(1200):
+        bench.writer.take_quote(make_quote(f"S{number}"))
+    await bench.writer.flush()
+    assert (bench.latest.pending, bench.writer.batches) == (0, 3)
+    await bench.client.aclose()
+    away = make_bench(f"redis://127.0.0.1:{free_port}")
+    away.writer.take_quote(make_quote())
+    await away.writer.flush()
+    assert away.latest.pending == 1
+    await away.client.aclose()
+
+
+@pytest.mark.parametrize("wrong", [None, "e2"])
+async def test_without_an_epoch_of_its_own_a_price_is_not_renewed(redis_url: str, wrong: str | None) -> None:
+    bench = make_bench(redis_url, ttl_s=1.0)
+    bench.state["epoch"] = wrong
+    async with running(bench):
+        bench.writer.take_quote(make_quote("AAPL"))
+
+        async def was_written_and_expired() -> bool:
+            return bench.writer.written == 1 and not await bench.cache.read(["AAPL"])
+
+        await eventually(was_written_and_expired, within_s=4)
