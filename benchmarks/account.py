@@ -1,4 +1,4 @@
-"""P&L of a whole account on the real chain (simulator, market data service, Redis, gateway): endpoint and push stream."""
+"""The P&L of a whole account on the real chain, from the simulator to the gateway: its endpoint and its push stream."""
 
 import time
 from collections.abc import Iterator
@@ -67,7 +67,12 @@ def buy(gateway: Program, names: list[str]) -> None:
         gateway.post(
             "/api/v1/fills",
             {
-                **{"fill_id": name, "symbol": name, "side": "buy", "qty": "100.5", "price": "150.123", "fee": "0.35"},
+                "fill_id": name,
+                "symbol": name,
+                "side": "buy",
+                "qty": "100.5",
+                "price": "150.123",
+                "fee": "0.35",
                 "filled_at": filled_at,
             },
         )

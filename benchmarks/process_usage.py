@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -14,15 +13,17 @@ _KB_PER_MB: Final = 1024
 
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process and all its threads, user and system. Raises OSError when it is gone."""
-    if sys.platform == "linux":
-        return parse_stat(Path(f"/proc/{pid}/stat").read_text(encoding="ascii"), os.sysconf("SC_CLK_TCK"))
+    stat = Path(f"/proc/{pid}/stat")
+    if stat.exists():
+        return parse_stat(stat.read_text(encoding="ascii"), os.sysconf("SC_CLK_TCK"))
     return parse_ps_time(_ps(pid, "time"))
 
 
 def resident_mb(pid: int) -> float:
     """Return the resident memory of a process in MB. Raises OSError when it is gone."""
-    if sys.platform == "linux":
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    statm = Path(f"/proc/{pid}/statm")
+    if statm.exists():
+        pages = int(statm.read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / _KB_PER_MB**2
     return int(_ps(pid, "rss")) / _KB_PER_MB
 

@@ -109,7 +109,7 @@ def running(
             cwd=folder,
             env={name: os.environ[name] for name in _KEPT if name in os.environ}
             | {"PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1", "LOG_FORMAT": "json"}
-            | settings,
+            | dict(settings),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if not port else output,
             stderr=output,
@@ -198,7 +198,7 @@ def ask(program: Program) -> dict[str, Any]:
 
 
 def symbols(count: int) -> list[str]:
-    """Return made-up symbols: S0, S1, …"""
+    """Return made-up symbols: S0, S1 and so on."""
     return [f"S{number}" for number in range(count)]
 
 

@@ -37,12 +37,15 @@ _decode = msgspec.json.Decoder(_Update).decode
 
 def measure_steady(folder: Path, *, seconds: float) -> list[Figure]:
     """Stream 1,000 quotes per second and follow each published price from its sending to its arrival."""
-    with EmbeddedRedis() as redis, simulator(folder, str(RATE)) as venue:
-        with market_data_service(folder, venue, redis.url, "steady") as service:
-            subscribe(service, symbols(SYMBOLS))
-            whole_ms, ours_ms = _follow(redis.url, seconds)
-            if len(whole_ms) < RATE * seconds * _LEAST_SHARE:
-                raise service.fault(f"only {len(whole_ms)} prices in {seconds:g} s")
+    with (
+        EmbeddedRedis() as redis,
+        simulator(folder, str(RATE)) as venue,
+        market_data_service(folder, venue, redis.url, "steady") as service,
+    ):
+        subscribe(service, symbols(SYMBOLS))
+        whole_ms, ours_ms = _follow(redis.url, seconds)
+        if len(whole_ms) < RATE * seconds * _LEAST_SHARE:
+            raise service.fault(f"only {len(whole_ms)} prices in {seconds:g} s")
     return [
         Figure(f"steady: frame sent → Redis, p50 at {RATE:,}/s", percentile(whole_ms, 50), "ms"),
         Figure(

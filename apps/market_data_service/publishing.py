@@ -16,7 +16,7 @@ from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.prices import FeedStatus, LinkState
 from libs.market_data.quotes import Quote, Unmarkable
 from libs.redis_client.client import RedisUnavailableError
-from libs.redis_client.price_cache import PriceCache, PriceWrite
+from libs.redis_client.price_cache import PriceCache
 
 log = structlog.get_logger(__name__)
 
@@ -71,9 +71,9 @@ class PriceWriter:
     async def write_batch(self) -> bool:
         """Write one batch in one request; say whether Redis took it. What it did not take waits again."""
         batch = self._latest.take(time.monotonic(), _MOST_PER_BATCH)
-        symbols = [pending.price.symbol for pending in batch]
+        symbols = [write.price.symbol for write in batch]
         try:
-            await self._cache.write([PriceWrite(p.price.symbol, p.price, p.publish) for p in batch])
+            await self._cache.write(batch)
         except RedisUnavailableError as error:
             self._latest.mark_unwritten(symbols)
             self.failed_batches += 1
@@ -89,7 +89,7 @@ class PriceWriter:
         self.fault = None
         self.batches += 1
         self.written += len(batch)
-        self.published += sum(pending.publish for pending in batch)
+        self.published += sum(write.publish for write in batch)
         return True
 
     async def flush(self) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from libs.market_data.prices import Price
+from libs.market_data.prices import Price, PriceWrite
 from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable, exact, mid_price
 
 # Venues' clocks differ, so arrival order decides, unless a quote is behind by more than clocks can explain.
@@ -28,14 +28,6 @@ class _Held:
     published: Quote | None = None
     published_epoch: str | None = None
     published_at_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class PendingPrice:
-    """One symbol's newest price, to be cached, and published too when `publish`."""
-
-    price: Price
-    publish: bool
 
 
 @dataclass(slots=True)
@@ -100,7 +92,7 @@ class LatestQuotes:
         """How many symbols wait to be written."""
         return len(self._dirty)
 
-    def take(self, now_s: float, most: int | None = None) -> list[PendingPrice]:
+    def take(self, now_s: float, most: int | None = None) -> list[PriceWrite]:
         """Return the waiting symbols' prices and forget that they wait. `now_s` is any steady clock.
 
         If the write fails, hand the symbols to `mark_unwritten`: newer quotes that came meanwhile win.
@@ -115,7 +107,7 @@ class LatestQuotes:
                 if publish:
                     held.seq += 1
                     held.published, held.published_epoch, held.published_at_s = held.quote, held.epoch, now_s
-                batch.append(PendingPrice(self._price(held), publish))
+                batch.append(PriceWrite(self._price(held), publish))
         return batch
 
     @staticmethod

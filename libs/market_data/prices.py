@@ -70,6 +70,14 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
+class PriceWrite:
+    """A price to cache, and whether to tell subscribers of it."""
+
+    price: Price
+    publish: bool
+
+
+@dataclass(frozen=True, slots=True)
 class FeedStatus:
     """What the market data service says of its link: the content of `feed:status` and its heartbeat.
 

@@ -4,12 +4,11 @@ Which price is written, and what a reader makes of its age, is decided elsewhere
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from libs.market_data.prices import FeedStatus, Price
+from libs.market_data.prices import FeedStatus, Price, PriceWrite
 from libs.redis_client.client import Argument, RedisClient
 from libs.redis_client.event_publisher import FEED_STATUS_CHANNEL, PRICE_CHANNEL_PREFIX
 from libs.redis_client.price_codec import (
@@ -28,7 +27,6 @@ __all__ = [
     "FEED_STATUS_KEY",
     "FEED_STATUS_TTL_S",
     "PriceCache",
-    "PriceWrite",
     "UnreadableFeedStatusError",
     "UnreadablePriceError",
     "decode_feed_status",
@@ -74,15 +72,6 @@ return known
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PriceWrite:
-    """A price to cache, and whether to tell subscribers of it."""
-
-    symbol: str
-    cached: Price
-    publish: bool
-
-
 class PriceCache:
     """The prices and the feed status in one Redis server. `ttl_s`: how long a price outlives its last write.
 
@@ -103,9 +92,9 @@ class PriceCache:
             return
         args: list[Argument] = [self._ttl_s, PRICE_CHANNEL_PREFIX]
         for write in writes:
-            args.append(encode_price(write.cached))
-            args.append(encode_price_update(write.cached) if write.publish else b"")
-        await self._client.run_script(_WRITE_PRICES, [_PRICE_KEY_PREFIX + write.symbol for write in writes], args)
+            args.append(encode_price(write.price))
+            args.append(encode_price_update(write.price) if write.publish else b"")
+        await self._client.run_script(_WRITE_PRICES, [_PRICE_KEY_PREFIX + write.price.symbol for write in writes], args)
 
     async def read(self, symbols: Iterable[str], deadline_s: float | None = None) -> dict[str, Price]:
         """Return the cached prices of `symbols`; those missing or unreadable are left out.

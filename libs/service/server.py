@@ -58,7 +58,8 @@ def listen(host: str, port: int, port_variable: str = "the port") -> socket.sock
     It listens from here on: of two programs that are started together, one then fails here and not half-way.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
+    # The protocol is named: asyncio turns Nagle's delay off only for a socket that says it is TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host.strip("[]"), port))

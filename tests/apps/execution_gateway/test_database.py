@@ -1,4 +1,3 @@
-# ruff: noqa: ASYNC240  (a test may block its own loop for a moment)
 import asyncio
 import sqlite3
 import stat

@@ -1,7 +1,5 @@
 """What a damaged, locked or exchanged database file does to the ledger: an error, never an empty book."""
 
-# ruff: noqa: ASYNC240  (a test may block its own loop for a moment)
-
 import sqlite3
 import time
 from collections.abc import AsyncIterator

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from apps.execution_gateway import pnl_feed
-from libs.market_data.prices import LinkState
+from libs.market_data.prices import LinkState, PriceWrite
 from libs.redis_client.client import RedisClient
-from libs.redis_client.price_cache import PriceCache, PriceWrite
+from libs.redis_client.price_cache import PriceCache
 from tests.support.gateway import RunningGateway, decode, price, serving, settings_in, streaming
 from tests.support.waiting import eventually
 
@@ -70,7 +70,7 @@ def cache(redis_client: RedisClient) -> PriceCache:
 
 
 async def publish(cache: PriceCache, mid: object, seq: int, symbol: str = "AAPL") -> None:
-    await cache.write([PriceWrite(symbol, price(symbol, mid, seq=seq), publish=True)])
+    await cache.write([PriceWrite(price(symbol, mid, seq=seq), publish=True)])
 
 
 async def test_a_snapshot_then_what_changes(running_gateway: RunningGateway, cache: PriceCache):
@@ -145,7 +145,7 @@ async def test_a_reader_who_takes_nothing_slows_nobody(running_gateway: RunningG
     async with reading(running_gateway) as events:
         await events.next("snapshot")
         for seq in range(1, 31):
-            await cache.write([PriceWrite(one, price(one, 100 + seq, seq=seq), publish=True) for one in symbols])
+            await cache.write([PriceWrite(price(one, 100 + seq, seq=seq), publish=True) for one in symbols])
             await events.until(symbols[-1], current_price=100 + seq)
     writer.close()
     with contextlib.suppress(ConnectionError):

@@ -13,9 +13,10 @@ import pytest
 from apps.execution_gateway import price_subscriber
 from apps.execution_gateway.price_book import PriceBook
 from apps.execution_gateway.price_subscriber import PriceSubscriber
+from libs.market_data.prices import PriceWrite
 from libs.redis_client.client import RedisClient
 from libs.redis_client.embedded import EmbeddedRedis
-from libs.redis_client.price_cache import PriceCache, PriceWrite, encode_price_update
+from libs.redis_client.price_cache import PriceCache, encode_price_update
 from tests.support.gateway import price, streaming, utc_now
 from tests.support.waiting import eventually
 
@@ -78,7 +79,7 @@ def cache(redis_client: RedisClient) -> PriceCache:
 
 
 def writes(symbol: str, mid: object, seq: int, *, publish: bool = True) -> list[PriceWrite]:
-    return [PriceWrite(symbol, price(symbol, mid, seq=seq), publish)]
+    return [PriceWrite(price(symbol, mid, seq=seq), publish)]
 
 
 async def test_the_snapshot_then_what_comes_live(redis_url: str, cache: PriceCache):
@@ -194,7 +195,7 @@ async def test_a_flood_starves_nobody(redis_url: str, cache: PriceCache):
     async with listening(redis_url) as here:
         await eventually(lambda: here.watcher.connections == 1)
         for seq in range(1, 21):
-            many = [PriceWrite(f"S{one}", price(f"S{one}", seq, seq=seq), publish=True) for one in range(200)]
+            many = [PriceWrite(price(f"S{one}", seq, seq=seq), publish=True) for one in range(200)]
             await cache.write(many)
         await eventually(lambda: len(here.book) == 200 and here.book.price("S199").seq == 20)
         assert here.subscriber.counters.messages == 4000

@@ -14,10 +14,10 @@ from pydantic import SecretStr
 from libs.market_data.daily_bars_parquet import write_bars
 from libs.market_data.daily_bars_rest import DailyBar
 from libs.market_data.market_hours import MarketHours
-from libs.market_data.prices import LinkState, MarketPhase, Mode
+from libs.market_data.prices import LinkState, MarketPhase, Mode, PriceWrite
 from libs.redis_client.client import RedisClient
 from libs.redis_client.embedded import EmbeddedRedis
-from libs.redis_client.price_cache import PriceCache, PriceWrite
+from libs.redis_client.price_cache import PriceCache
 from tests.support.gateway import RunningGateway, price, serving, settings_in, streaming, utc_now
 from tests.support.waiting import eventually
 
@@ -79,7 +79,7 @@ async def test_a_published_price_is_vouched_for_by_heartbeats(
     cache = PriceCache(redis_client, 300)
     async with serving(settings) as gateway:
         await gateway.fill("AAPL", 100, "150.00")
-        await cache.write([PriceWrite("AAPL", price(), publish=True)])
+        await cache.write([PriceWrite(price(), publish=True)])
         await cache.write_feed_status(streaming("AAPL", mode=Mode.REPLAY))
         old = await eventually(lambda: the_row(gateway))
 
@@ -127,18 +127,18 @@ async def test_without_a_price_the_official_close_is_the_mark(
         assert closing["last_updated"] is None
 
         await cache.write_feed_status(streaming("AAPL", state=LinkState.BACKING_OFF, connected=False))
-        await cache.write([PriceWrite("AAPL", price(), publish=True)])
+        await cache.write([PriceWrite(price(), publish=True)])
         for source in ("real-time", "stale", "closing"):
             await eventually(lambda wanted=source: _source(gateway, wanted))
 
-        await cache.write([PriceWrite("AAPL", price(seq=2), publish=True)])
+        await cache.write([PriceWrite(price(seq=2), publish=True)])
         await cache.write_feed_status(streaming("AAPL", market=MarketPhase.CLOSED))
         await eventually(lambda: _source(gateway, "closing"))
 
 
 async def test_a_delayed_feed_is_never_called_real_time(running_gateway: RunningGateway, redis_client: RedisClient):
     await running_gateway.fill("AAPL", 100, "150.00")
-    await PriceCache(redis_client, 300).write([PriceWrite("AAPL", price(feed="delayed_sip"), publish=False)])
+    await PriceCache(redis_client, 300).write([PriceWrite(price(feed="delayed_sip"), publish=False)])
     assert (await the_row(running_gateway))["price_source"] == "delayed"
 
 
@@ -147,7 +147,7 @@ async def test_shorts_and_what_is_closed_add_up(running_gateway: RunningGateway,
     await running_gateway.fill("TSLA", 10, "200.00", side="sell", fee="1.50")
     await running_gateway.fill("KO", 10, "60.00", filled_at=(now - timedelta(seconds=2)).isoformat())
     await running_gateway.fill("KO", 10, "61.00", side="sell", filled_at=(now - timedelta(seconds=1)).isoformat())
-    await PriceCache(redis_client, 300).write([PriceWrite("TSLA", price("TSLA", "190.00"), publish=False)])
+    await PriceCache(redis_client, 300).write([PriceWrite(price("TSLA", "190.00"), publish=False)])
 
     body = await running_gateway.get(REALTIME)
 
@@ -191,7 +191,7 @@ async def test_a_frozen_redis_delays_no_answer(tmp_path: Path):
         async with serving(settings_in(tmp_path, server.url)) as gateway:
             client = RedisClient(server.url)
             await gateway.fill("AAPL", 100, "150.00")
-            await PriceCache(client, 300).write([PriceWrite("AAPL", price(), publish=True)])
+            await PriceCache(client, 300).write([PriceWrite(price(), publish=True)])
             assert (await the_row(gateway))["price_source"] == "real-time"
             await client.aclose()
             os.kill(server.pid, signal.SIGSTOP)
@@ -217,7 +217,7 @@ async def test_redis_gone_and_back(tmp_path: Path):
     async with serving(settings_in(tmp_path, first.url)) as gateway:
         await gateway.fill("AAPL", 100, "150.00")
         client = RedisClient(first.url)
-        await PriceCache(client, 300).write([PriceWrite("AAPL", price(), publish=True)])
+        await PriceCache(client, 300).write([PriceWrite(price(), publish=True)])
         assert (await the_row(gateway))["price_source"] == "real-time"
         await client.aclose()
         first.stop()
@@ -232,7 +232,7 @@ async def test_redis_gone_and_back(tmp_path: Path):
             # What was announced while Redis was away has reached nobody: it is announced again.
             message = await eventually(lambda: listener.get_message(timeout=1))
             assert msgspec.json.decode(message["data"])["symbols"] == ["AAPL"]
-            await PriceCache(again, 300).write([PriceWrite("AAPL", price(mid=153, epoch="e2"), publish=True)])
+            await PriceCache(again, 300).write([PriceWrite(price(mid=153, epoch="e2"), publish=True)])
             await eventually(lambda: _price_is(gateway, Decimal(153)))
             await listener.aclose()
             await again.aclose()

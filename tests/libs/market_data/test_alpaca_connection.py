@@ -12,9 +12,9 @@ from tests.support.simulator import running_simulator
 from tests.support.waiting import eventually
 
 
-async def why_dial_fails(url: str, key: str = "key", secret: str = "secret") -> ConnectionEndedError:
+async def why_dial_fails(url: str) -> ConnectionEndedError:
     with pytest.raises(ConnectionEndedError) as ended:
-        await AlpacaConnection.dial(url, key, secret)
+        await AlpacaConnection.dial(url, "key", "secret")
     return ended.value
 
 

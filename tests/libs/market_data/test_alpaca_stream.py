@@ -200,13 +200,15 @@ async def test_a_quiet_symbol_gets_its_price_by_rest() -> None:
             raise OSError("not yet")
         return [make_quote(symbol, origin=QuoteOrigin.REST) for symbol in symbols]
 
-    async with running_simulator(rate=0.0) as simulator:
-        async with running_stream(simulator, fetch_latest_quotes=fetch) as (stream, quotes):
-            await stream.subscribe_symbols(["AAPL"])
-            await eventually(lambda: quotes)
-            assert asked == [["AAPL"], ["AAPL"]]
-            assert stream.counts["snapshot_errors"] == 1
-            assert stream.last_snapshot_fault is None
+    async with (
+        running_simulator(rate=0.0) as simulator,
+        running_stream(simulator, fetch_latest_quotes=fetch) as (stream, quotes),
+    ):
+        await stream.subscribe_symbols(["AAPL"])
+        await eventually(lambda: quotes)
+        assert asked == [["AAPL"], ["AAPL"]]
+        assert stream.counts["snapshot_errors"] == 1
+        assert stream.last_snapshot_fault is None
 
 
 def test_fetching_an_old_quote_does_not_make_it_young() -> None:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.market_data.latest_quotes import LatestQuotes, PendingPrice
+from libs.market_data.latest_quotes import LatestQuotes
+from libs.market_data.prices import PriceWrite
 from libs.market_data.quotes import QuoteOrigin, Unmarkable
 from tests.support.quotes import NOON, make_quote
 
@@ -15,7 +16,7 @@ def latest() -> LatestQuotes:
     return LatestQuotes("iex")
 
 
-def taken(latest: LatestQuotes, now_s: float = 0.0) -> dict[str, PendingPrice]:
+def taken(latest: LatestQuotes, now_s: float = 0.0) -> dict[str, PriceWrite]:
     return {pending.price.symbol: pending for pending in latest.take(now_s)}
 
 

@@ -147,7 +147,7 @@ def test_wanted_and_confirmed_always_meet_under_a_symbol_limit(
     bad=st.sets(st.sampled_from(["bad symbol", "AAPL\n", "x"]), max_size=3),
     order=st.randoms(use_true_random=False),
 )
-def test_a_malformed_symbol_never_keeps_the_others_from_streaming(wanted: list[str], bad: set[str], order) -> None:  # noqa: ANN001
+def test_a_malformed_symbol_never_keeps_the_others_from_streaming(wanted: list[str], bad: set[str], order) -> None:
     everything = [*wanted, *bad]
     order.shuffle(everything)
     session = Session()

@@ -6,11 +6,10 @@ from decimal import Decimal
 import pytest
 import structlog
 
-from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode, Price
+from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode, Price, PriceWrite
 from libs.redis_client.client import RedisClient, RedisUnavailableError, redis_url
 from libs.redis_client.price_cache import (
     PriceCache,
-    PriceWrite,
     decode_feed_status,
     decode_price_update,
 )
@@ -24,7 +23,7 @@ def price(symbol: str, mid: str = "152.00", seq: int = 1) -> Price:
 
 
 def write_of(symbol: str, mid: str = "152.00", *, publish: bool = True) -> PriceWrite:
-    return PriceWrite(symbol, price(symbol, mid), publish)
+    return PriceWrite(price(symbol, mid), publish)
 
 
 @pytest.fixture

@@ -1,0 +1,92 @@
+"""The venue goes away and comes back: prices grow old honestly, and are live again without a restart."""
+
+import time
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from libs.market_data.daily_bars_parquet import write_bars
+from libs.market_data.daily_bars_rest import DailyBar
+from tests.support.stack import Stack, running_stack
+from tests.support.waiting import eventually
+
+STALE_AFTER_S, TTL_S = 1, 3
+
+
+def write_closes(path: Path) -> dict[date, Decimal]:
+    """Write a bar of AAPL for each weekday of the last two weeks, each with a close of its own; return the closes."""
+    days = [datetime.now(UTC).date() - timedelta(days=number) for number in range(1, 15)]
+    closes = {day: Decimal(100 + day.day) for day in days if day.isoweekday() <= 5}
+    write_bars(path, [DailyBar("AAPL", day, close, close, close, close, 1000) for day, close in closes.items()])
+    return closes
+
+
+async def feed(stack: Stack) -> Any:
+    return (await stack.pnl())["feed"]
+
+
+async def test_prices_turn_stale_then_closing_then_live_again(tmp_path: Path) -> None:
+    closes = write_closes(tmp_path / "bars")
+    async with running_stack(tmp_path, STALE_AFTER_SECONDS=str(STALE_AFTER_S), PRICE_TTL_SECONDS=str(TTL_S)) as stack:
+        await stack.fill("AAPL", 100, 150)
+        await stack.until_confirmed("AAPL")
+        stack.simulator.emit("AAPL", 151.99, 152.01)
+        await stack.until_row("AAPL", current_price=Decimal(152), price_source="real-time")
+
+        # A quiet quote is still the quote: the link vouches for it, and its key does not expire.
+        async def is_old_and_live() -> bool:
+            row = await stack.row("AAPL")
+            assert row["price_source"] == "real-time"
+            return bool(row["price_age_seconds"] > TTL_S + 0.5)
+
+        await eventually(is_old_and_live, within_s=8, every_s=0.1)
+
+        await stack.simulator.stop(clean=False)
+        killed_s = time.monotonic()
+
+        async def says_so() -> bool:
+            return not (await feed(stack))["connected"]
+
+        await eventually(says_so, within_s=2)
+        assert (await feed(stack))["state"] in {"backing_off", "connecting"}
+        stale = await stack.until_row("AAPL", 3, price_source="stale")
+        assert (stale["current_price"], stale["unrealized_pnl"]) == (152, 200)
+
+        async def is_older() -> bool:
+            return bool((await stack.row("AAPL"))["price_age_seconds"] > stale["price_age_seconds"])
+
+        await eventually(is_older)
+        closing = await stack.until_row("AAPL", TTL_S + 2, price_source="closing")
+        # Counted from the last heartbeat that vouched for it, a third of its life ago at most.
+        assert time.monotonic() - killed_s > TTL_S * 2 / 3 - 0.2, "a price within its life is the better mark"
+        close = closes[date.fromisoformat(closing["closing_date"])]
+        assert (closing["current_price"], closing["unrealized_pnl"]) == (close, 100 * (close - 150))
+        assert (closing["bid"], closing["ask"], closing["price_age_seconds"]) == (None, None, None)
+        assert (await stack.pnl())["complete"] is True
+        assert (await stack.market_data.health())["status"] == "degraded"
+        assert "price_feed_not_streaming" in await stack.gateway.reasons()
+
+        await stack.simulator.start()
+        await stack.until_streaming(within_s=12)
+        await stack.until_confirmed("AAPL")
+        stack.simulator.emit("AAPL", 159.99, 160.01)
+        await stack.until_row("AAPL", 2, current_price=Decimal(160), price_source="real-time")
+        assert await stack.market_data.reasons() == set()
+        assert (await stack.market_data.health())["link"]["reconnects"] == 1
+
+
+async def test_without_a_close_an_expired_price_is_no_price(tmp_path: Path) -> None:
+    async with running_stack(tmp_path, STALE_AFTER_SECONDS="0.5", PRICE_TTL_SECONDS="1") as stack:
+        await stack.fill("AAPL", 100, 150)
+        await stack.until_confirmed("AAPL")
+        stack.simulator.emit("AAPL", 151.99, 152.01)
+        await stack.until_row("AAPL", current_price=Decimal(152), price_source="real-time")
+        await stack.simulator.stop(clean=False)
+        row = await stack.until_row("AAPL", price_source="unavailable")
+        unknown = ("current_price", "bid", "ask", "market_value", "unrealized_pnl", "unrealized_pnl_pct", "day_pnl")
+        assert {row[name] for name in unknown} == {None}
+        known = {name: row[name] for name in ("qty", "avg_entry_price", "cost_basis", "realized_pnl", "fees")}
+        assert known == {"qty": 100, "avg_entry_price": 150, "cost_basis": 15000, "realized_pnl": 0, "fees": 0}
+        body = await stack.pnl()
+        assert (body["complete"], body["unpriced"], body["total_unrealized"]) == (False, ["AAPL"], 0)
