@@ -51,7 +51,7 @@ test: $(TEST) ## Run the fast tests, with coverage
 	fi
 
 test-deep: $(TEST) ## Run the property tests with many more examples
-	@$(RUN) pytest -n 2 --hypothesis-profile=deep -m property $(ARGS)
+	@$(RUN) pytest -n 2 --hypothesis-profile=deep -m hypothesis $(ARGS)
 
 bench: $(TEST) ## Measure our quote path beside the record's own, and the P&L endpoint
 	@$(RUN) benchmarks.run $(ARGS)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from libs.market_data.freshness import Mark, PriceSource
@@ -90,6 +91,7 @@ class Valuable(NamedTuple):
 def value_position(position: Position, day: DayActivity, mark: Mark, previous_close: Decimal | None) -> PositionPnl:
     """Return the row of `position` at `mark`; no price gives nulls, never zeros."""
     price, cost = mark.price, position.cost_basis
+    qty, avg_entry_price, rounded_cost, realized_pnl, fees = _without_price(position)
     value = gain = gain_pct = day_gain = None
     if price is not None:
         value = EXACT.multiply(position.qty, price)
@@ -104,19 +106,34 @@ def value_position(position: Position, day: DayActivity, mark: Mark, previous_cl
         current_price=rounded_price(price),
         price_source=mark.source,
         last_updated=mark.last_updated,
-        qty=plain_number(position.qty),
-        avg_entry_price=rounded_price(position.avg_entry_price),
+        qty=qty,
+        avg_entry_price=avg_entry_price,
         market_value=None if value is None else _rounded(value, CENT),
-        cost_basis=_rounded(cost, CENT),
+        cost_basis=rounded_cost,
         unrealized_pnl_pct=None if gain_pct is None else _rounded(gain_pct, PCT_STEP),
-        realized_pnl=_rounded(position.realized_pnl, CENT),
-        fees=_rounded(position.fees, CENT),
+        realized_pnl=realized_pnl,
+        fees=fees,
         day_pnl=None if day_gain is None else _rounded(day_gain, CENT),
         bid=rounded_price(mark.bid),
         ask=rounded_price(mark.ask),
         previous_close=rounded_price(previous_close),
         price_age_seconds=None if mark.age_s is None else round(mark.age_s, AGE_DECIMALS),
         closing_date=mark.closing_date,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _without_price(position: Position) -> tuple[Decimal, Decimal | None, Decimal, Decimal, Decimal]:
+    """Return quantity, average, cost, realized P&L and fees as the row shows them.
+
+    Kept: a position changes with a fill, its price many times a second.
+    """
+    return (
+        plain_number(position.qty),
+        rounded_price(position.avg_entry_price),
+        _rounded(position.cost_basis, CENT),
+        _rounded(position.realized_pnl, CENT),
+        _rounded(position.fees, CENT),
     )
 
 

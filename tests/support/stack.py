@@ -262,7 +262,7 @@ async def running_stack(
                 await asyncio.gather(*(service.stop() for service in stack.services.values() if not service.has_ended))
             except BaseException:
                 for service in stack.services.values():
-                    print(f"--- {service.module} said:\n{service.output[-6000:]}")  # noqa: T201  # pytest shows it
+                    print(f"--- {service.module} said:\n{service.output[-6000:]}")  # pytest shows it
                 raise
             finally:
                 for service in stack.services.values():
