@@ -62,6 +62,7 @@ class _ServiceCollector(Collector):
         for kind, count in stream.counts.items():
             if kind != "quotes":
                 faults.add_metric([kind], count)
+        faults.add_metric(["snapshot_errors"], stream.snapshot_faults)
         yield faults
 
     def _redis(self) -> Iterator[Metric]:

@@ -11,8 +11,7 @@ import inspect
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
@@ -24,6 +23,7 @@ from libs.market_data.alpaca_connection import AlpacaConnection, ConnectionEnded
 from libs.market_data.alpaca_messages import UnreadableMessage
 from libs.market_data.link import Link, LinkFault
 from libs.market_data.prices import LinkState
+from libs.market_data.quote_records import QuoteRecords, SymbolRecord
 from libs.market_data.quotes import Quote, Unmarkable, why_unmarkable
 from libs.market_data.reconnect import DialBudget, Ending, ReconnectPolicy
 from libs.market_data.session import (
@@ -35,18 +35,17 @@ from libs.market_data.session import (
     StreamErrorReceived,
     SubscriptionConfirmed,
 )
+from libs.market_data.snapshots import FetchLatestQuotes, SnapshotFetcher
 from libs.market_data.subscriptions import Owner, Subscriptions
 from libs.market_data.symbols import WILDCARD
 
 log = structlog.get_logger(__name__)
 
 QuoteHandler = Callable[[Quote], object]
-FetchLatestQuotes = Callable[[Sequence[str]], Awaitable[Sequence[Quote]]]
 
 _ACK_TIMEOUT_S: Final = 10.0
 _READER_TURN_S: Final = 0.002
 """After this long without a wait the reader lets others run: a full receive queue never yields by itself."""
-_SNAPSHOT_RETRY_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _PERMANENT_IN_STREAM: Final = frozenset(
     {
         ErrorCode.NOT_AUTHENTICATED,
@@ -59,15 +58,6 @@ _PERMANENT_IN_STREAM: Final = frozenset(
     }
 )
 """Errors after which the connection is of no more use; any other is counted and the connection stays."""
-
-
-@dataclass(slots=True)
-class SymbolRecord:
-    """What was seen of one symbol since it was first wanted."""
-
-    quotes: int = 0
-    last_quote_at: datetime | None = None
-    rejected: Counter[str] = field(default_factory=Counter)
 
 
 class AlpacaMarketDataStream:
@@ -94,27 +84,23 @@ class AlpacaMarketDataStream:
         self._url = url
         self._symbol_limit = symbol_limit
         self._max_spread_pct = max_spread_pct
-        self._fetch_latest_quotes = fetch_latest_quotes
         self._policy = ReconnectPolicy(dice, max_reconnect_attempts)
         self._budget = DialBudget()
         self._subscriptions = Subscriptions()
         self._handlers: list[QuoteHandler] = []
         self._connection: AlpacaConnection | None = None
         self._session = Session(symbol_limit)
-        self._records: dict[str, SymbolRecord] = {}
+        self._records = QuoteRecords(self._is_wanted)
+        self._snapshots = SnapshotFetcher(fetch_latest_quotes, self._handle_quote)
         self._wake = asyncio.Event()
         self._redial = asyncio.Event()
         self._is_stopping = False
         self._finished = asyncio.Event()
         self._finished.set()
-        self._unfetched: dict[str, None] = {}
-        self._snapshots_wanted = asyncio.Event()
         self.link = Link(now=_utc_now)
         self.counts: Counter[str] = Counter()
-        self.rejected: Counter[str] = Counter()
         self.response_headers: Mapping[str, str] = {}
         self.last_frame_at_s: float | None = None
-        self.last_snapshot_fault: str | None = None
         self.first_attempt_ended = False
         self._converged_at_s = time.monotonic()
 
@@ -136,10 +122,11 @@ class AlpacaMarketDataStream:
         self._wanted_changed()
 
     def _wanted_changed(self) -> None:
-        for symbol in [symbol for symbol in self._records if symbol not in self._subscriptions]:
-            if WILDCARD not in self._subscriptions:
-                del self._records[symbol]
+        self._records.forget_unwanted()
         self._wake.set()
+
+    def _is_wanted(self, symbol: str) -> bool:
+        return symbol in self._subscriptions or WILDCARD in self._subscriptions
 
     @property
     def subscribed_symbols(self) -> list[str]:
@@ -171,7 +158,22 @@ class AlpacaMarketDataStream:
 
     def record(self, symbol: str) -> SymbolRecord:
         """Return what was seen of `symbol`."""
-        return self._records.get(symbol) or SymbolRecord()
+        return self._records.of(symbol)
+
+    @property
+    def rejected(self) -> Mapping[str, int]:
+        """How many quotes could not mark, by reason, over all symbols."""
+        return self._records.rejected
+
+    @property
+    def snapshot_faults(self) -> int:
+        """How often fetching latest quotes failed."""
+        return self._snapshots.faults
+
+    @property
+    def last_snapshot_fault(self) -> str | None:
+        """Why the last fetch of latest quotes failed; None when it went well."""
+        return self._snapshots.last_fault
 
     # --- quotes ---------------------------------------------------------------------------------------------------
 
@@ -187,7 +189,7 @@ class AlpacaMarketDataStream:
 
     async def _handle_quote(self, quote: Quote) -> None:
         """Count one quote and hand it to the handlers if it may mark. Never waits, never raises for what it holds."""
-        record = self._records.get(quote.symbol) or self._begin_record(quote.symbol)
+        record = self._records.begin(quote.symbol)
         if record is None:
             # A few points may still arrive after an unsubscribe: they must not bring a dropped symbol back.
             self.counts["quotes_unwanted"] += 1
@@ -204,19 +206,9 @@ class AlpacaMarketDataStream:
                     log.exception("quote_handler_failed", symbol=quote.symbol)
                 else:
                     if isinstance(outcome, Unmarkable):
-                        self._count_rejected(record, outcome)
+                        self._records.reject(record, outcome)
         else:
-            self._count_rejected(record, refusal)
-
-    def _begin_record(self, symbol: str) -> SymbolRecord | None:
-        if symbol not in self._subscriptions and WILDCARD not in self._subscriptions:
-            return None
-        record = self._records[symbol] = SymbolRecord()
-        return record
-
-    def _count_rejected(self, record: SymbolRecord, why: Unmarkable) -> None:
-        record.rejected[why.value] += 1
-        self.rejected[why.value] += 1
+            self._records.reject(record, refusal)
 
     # --- the connection -------------------------------------------------------------------------------------------
 
@@ -311,7 +303,7 @@ class AlpacaMarketDataStream:
     def _begin_session(self, connection: AlpacaConnection) -> None:
         self._connection = connection
         self._session = Session(self._symbol_limit)
-        self._unfetched.clear()
+        self._snapshots.forget()
         self.response_headers = {name.lower(): value for name, value in connection.response_headers.raw_items()}
         self.link.epoch = uuid4().hex
         self.link.connections += 1
@@ -332,7 +324,7 @@ class AlpacaMarketDataStream:
         parts = [
             asyncio.create_task(self._read(connection), name="alpaca-read"),
             asyncio.create_task(self._converge(connection), name="alpaca-converge"),
-            asyncio.create_task(self._fetch_snapshots(), name="alpaca-snapshots"),
+            asyncio.create_task(self._snapshots.run(), name="alpaca-snapshots"),
             asyncio.create_task(self._redial.wait(), name="alpaca-redial"),
         ]
         try:
@@ -380,16 +372,13 @@ class AlpacaMarketDataStream:
                     raise ConnectionEndedError(ending_of(event.code), event.message, code=event.code)
             case UnreadableMessage():
                 self.counts["unreadable_messages"] += 1
-                symbol = event.symbol
-                if symbol is not None and (record := self._records.get(symbol) or self._begin_record(symbol)):
-                    self._count_rejected(record, Unmarkable.MALFORMED)
+                if event.symbol is not None and (record := self._records.begin(event.symbol)):
+                    self._records.reject(record, Unmarkable.MALFORMED)
             case FrameUnreadable():
                 self.counts["unreadable_frames"] += 1
 
     def _take_confirmation(self, event: SubscriptionConfirmed) -> None:
-        if event.added:
-            self._unfetched.update(dict.fromkeys(symbol for symbol in event.added if symbol != WILDCARD))
-            self._snapshots_wanted.set()
+        self._snapshots.want(event.added - {WILDCARD})
         log.info("subscription_confirmed", added=len(event.added), removed=len(event.removed))
         self._wake.set()
         self.link.announce()
@@ -413,40 +402,6 @@ class AlpacaMarketDataStream:
                 raise ConnectionEndedError(
                     Ending.LOST, f"no acknowledgement of a subscription within {_ACK_TIMEOUT_S:.0f} s"
                 ) from None
-
-    # --- latest quotes by REST ------------------------------------------------------------------------------------
-
-    async def _fetch_snapshots(self) -> None:
-        """Fetch the latest quote of every newly confirmed symbol, so that a quiet one has a price before it trades."""
-        failures = 0
-        while True:
-            if not self._unfetched or self._fetch_latest_quotes is None:
-                self._snapshots_wanted.clear()
-                await self._snapshots_wanted.wait()
-                continue
-            symbols = list(self._unfetched)
-            try:
-                quotes = await self._fetch_latest_quotes(symbols)
-            except Exception as error:  # noqa: BLE001 - whatever REST does, the stream goes on; retried with a delay
-                self.counts["snapshot_errors"] += 1
-                self.last_snapshot_fault = str(error)
-                delay_s = _SNAPSHOT_RETRY_S[min(failures, len(_SNAPSHOT_RETRY_S) - 1)]
-                failures += 1
-                log.warning("snapshot_failed", reason=str(error), symbols=len(symbols), retry_in_s=delay_s)
-                await asyncio.sleep(delay_s)
-                continue
-            failures, self.last_snapshot_fault = 0, None
-            for symbol in symbols:
-                self._unfetched.pop(symbol, None)
-            for quote in quotes:
-                await self._handle_quote(as_standing_quote(quote))
-
-
-def as_standing_quote(quote: Quote) -> Quote:
-    """Return a REST quote as known since the venue made it, not since we asked: asking does not make it young."""
-    if quote.timestamp is None or quote.timestamp >= quote.received_at:
-        return quote
-    return replace(quote, received_at=quote.timestamp)
 
 
 def _requested() -> ConnectionEndedError:

@@ -238,13 +238,16 @@ def _print_problems(problems: list[str]) -> None:
 def _describe(cls: type[BaseSettings], problem: dict[str, Any]) -> str:
     name = str(problem["loc"][0]) if problem["loc"] else ""
     field = cls.model_fields.get(name)
-    expected = f"expected {field.description}" if field is not None and field.description else str(problem["msg"])
     own_words = problem.get("ctx", {}).get("error")
+    if not name:
+        # About several fields at once: the sentence names them itself.
+        return str(own_words or problem["msg"])
+    expected = f"expected {field.description}" if field is not None and field.description else str(problem["msg"])
     reason = f"{own_words}; {expected}" if isinstance(own_words, ValueError) else expected
     given = problem.get("input")
     is_shown = isinstance(given, str) and not any(word in name for word in _SECRET_WORDS)
     shown = f"={given[:_SHOWN_LENGTH]!r}" if is_shown and isinstance(given, str) else ""
-    return f"{name.upper() or 'settings'}{shown}: {reason}"
+    return f"{name.upper()}{shown}: {reason}"
 
 
 def _split_url(url: str, schemes: tuple[str, ...], *, is_public: bool = False) -> SplitResult:

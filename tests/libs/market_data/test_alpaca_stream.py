@@ -11,10 +11,11 @@ import pytest
 from apps.alpaca_simulator.faults import Faults
 from apps.alpaca_simulator.protocol import ErrorCode
 from apps.alpaca_simulator.simulator import Simulator
-from libs.market_data.alpaca_stream import AlpacaMarketDataStream, as_standing_quote
+from libs.market_data.alpaca_stream import AlpacaMarketDataStream
 from libs.market_data.prices import LinkState
 from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable
 from libs.market_data.session import Refusal
+from libs.market_data.snapshots import as_standing_quote
 from tests.support.quotes import NOON, make_quote
 from tests.support.simulator import running_simulator
 from tests.support.waiting import eventually
@@ -207,7 +208,7 @@ async def test_a_quiet_symbol_gets_its_price_by_rest() -> None:
         await stream.subscribe_symbols(["AAPL"])
         await eventually(lambda: quotes)
         assert asked == [["AAPL"], ["AAPL"]]
-        assert stream.counts["snapshot_errors"] == 1
+        assert stream.snapshot_faults == 1
         assert stream.last_snapshot_fault is None
 
 
