@@ -18,7 +18,7 @@ def measure_idle(folder: Path, *, seconds: float) -> list[Figure]:
     """Hold ten positions in a market that says nothing and look at both services for `seconds`."""
     figures = []
     with chain(folder, "0") as (service, gateway):
-        buy(gateway, symbols(_POSITIONS))
+        buy(folder, gateway, symbols(_POSITIONS))
         wait_confirmed(service, _POSITIONS)
         time.sleep(_SETTLE_S)
         watched = {"market data service": service, "gateway": gateway}

@@ -27,10 +27,15 @@ _POLL_S: Final = 0.05
 _LAST_LINES: Final = 12
 _HTTP_OK: Final = 200
 _HTTP_CREATED: Final = 201
+_HTTP_NOT_NOW: Final = 503
 
 
 class BenchmarkError(Exception):
     """Something did not work, so there is nothing to measure. The message says what, and what the program wrote."""
+
+
+class _NotNowError(BenchmarkError):
+    """The program answers, but is not ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,8 @@ class Program:
     def get(self, path: str) -> bytes:
         """Return the body of one answer. Raises BenchmarkError for anything but 200."""
         status, body = self._request("GET", path)
+        if status == _HTTP_NOT_NOW:
+            raise _NotNowError(f"GET {path} answered {status}")
         if status != _HTTP_OK:
             raise self.fault(f"GET {path} answered {status}: {body[:200].decode(errors='replace')}")
         return body
@@ -81,7 +88,7 @@ class Program:
         while time.monotonic() < deadline_s:
             if self.process.poll() is not None:
                 raise self.fault(f"ended with code {self.process.returncode} instead of: {what}")
-            with suppress(OSError, HTTPException):
+            with suppress(OSError, HTTPException, _NotNowError):
                 if condition():
                     return
             time.sleep(_POLL_S)
@@ -140,7 +147,7 @@ def simulator(folder: Path, rate: str, *options: str) -> Iterator[Program]:
 def market_data_service(
     folder: Path, venue: Program, redis_url: str, key: str, gateway_port: int | None = None
 ) -> Iterator[Program]:
-    """Run our market data service on the simulator `venue`, until its link stands."""
+    """Run our market data service on the simulator `venue`; it has only just been started."""
     port = free_port()
     base = f"{HOST}:{venue.port}"
     settings = {
@@ -154,26 +161,40 @@ def market_data_service(
         "EXECUTION_GATEWAY_URL": f"http://{HOST}:{gateway_port or free_port()}",
     }
     with running(folder, "market-data", ["apps.market_data_service.main"], settings, port) as program:
-        program.wait(lambda: program.metric('markstream_link_state{state="streaming"}') == 1, "streaming")
         yield program
 
 
 @contextmanager
 def execution_gateway(folder: Path, redis_url: str, port: int) -> Iterator[Program]:
-    """Run our execution gateway with an empty SQLite ledger, until it is ready."""
+    """Run our execution gateway with an empty SQLite ledger in `folder`; it has only just been started."""
     settings = {
         "EXECUTION_GATEWAY_PORT": str(port),
         "REDIS_URL": redis_url,
-        "DATABASE_URL": f"sqlite:///{folder}/ledger-{port}.db",
+        "DATABASE_URL": ledger_url(folder),
         "DAILY_BARS_PATH": str(folder / "bars"),
     }
     with running(folder, "gateway", ["apps.execution_gateway.main"], settings, port) as program:
-        program.wait(lambda: bool(program.get("/health/ready")), "ready")
         yield program
+
+
+def ledger_url(folder: Path) -> str:
+    """Return where a gateway run in `folder` keeps its ledger."""
+    return f"sqlite:///{folder}/ledger.db"
+
+
+def wait_ready(program: Program) -> None:
+    """Return when a service says that it is ready."""
+    program.wait(lambda: bool(program.get("/health/ready")), "ready")
+
+
+def wait_streaming(service: Program) -> None:
+    """Return when the market data service's link stands."""
+    service.wait(lambda: service.metric('markstream_link_state{state="streaming"}') == 1, "streaming")
 
 
 def subscribe(service: Program, symbols: Sequence[str]) -> None:
     """Have the market data service stream `symbols`; return when all are confirmed."""
+    wait_streaming(service)
     service.post("/api/v1/market-data/subscribe", {"symbols": list(symbols)})
     wait_confirmed(service, len(symbols))
 

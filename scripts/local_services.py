@@ -41,7 +41,12 @@ class LocalServicesSettings(HttpSettings):
     @property
     def gateway_url(self) -> str:
         """The base of the execution gateway's addresses."""
-        return (self.execution_gateway_url or f"http://{self._host}:{self.execution_gateway_port}").rstrip("/")
+        return (self.execution_gateway_url or self.local_gateway_url).rstrip("/")
+
+    @property
+    def local_gateway_url(self) -> str:
+        """The base of the addresses of a gateway on this machine."""
+        return f"http://{self._host}:{self.execution_gateway_port}"
 
     @property
     def token(self) -> str | None:
@@ -94,8 +99,12 @@ async def ask(http: httpx2.AsyncClient, url: str, token: str | None) -> Answer:
 
 
 def client() -> httpx2.AsyncClient:
-    """Return a client for services of our own: no proxy from the environment stands between."""
-    return httpx2.AsyncClient(trust_env=False, timeout=PATIENCE_S)
+    """Return a client for services of our own.
+
+    No proxy from the environment stands between, and no connection is kept: a server that closes an idle one just when
+    it is used again would look like a server that is down.
+    """
+    return httpx2.AsyncClient(trust_env=False, timeout=PATIENCE_S, limits=httpx2.Limits(max_keepalive_connections=0))
 
 
 def _problem(status: int, body: dict[str, Any]) -> str:

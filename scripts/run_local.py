@@ -32,6 +32,7 @@ from scripts.demo_account import (
     replay_fills,
 )
 from scripts.live_screen import Screen, tell
+from scripts.local_bars import BarsKeeper
 from scripts.local_part import LocalPart, child_environment
 from scripts.local_services import LocalServicesSettings, ask, client
 
@@ -39,9 +40,6 @@ _DEMO: Final = Path("var/demo")
 _OWN: Final = Path("var")
 _READY_WITHIN_S: Final = 60.0
 _STOP_WITHIN_S: Final = 6.0
-# A session's bar can be had half an hour after its close: until then, and until it is asked for, there is no close.
-_BARS_EVERY_S: Final = 900.0
-_BARS_AFTER_FAULT_S: Final = 60.0
 _REDIS_LOOK_S: Final = 1.0
 _DEMO_KEY: Final = "demo"
 
@@ -50,6 +48,11 @@ class RunSettings(AlpacaSettings, RedisSettings, LocalServicesSettings):
     """What `make run` itself reads from the environment; the parts read the rest."""
 
     simulator_port: Port = 8765
+
+    @property
+    def gateway_url(self) -> str:
+        """The gateway that is started here, never another one: the demo's fills must not reach a real ledger."""
+        return self.local_gateway_url
 
     @property
     def has_own_source(self) -> bool:
@@ -147,7 +150,8 @@ class LocalStack:
         self._launch("market-data", "apps.market_data_service.main")
         await self._until_answering()
         await self._post_demo()
-        self._spawn("daily-bars", self._keep_bars())
+        bars = BarsKeeper(self._settings, self._http, self._environment, self._screen.say)
+        self._spawn("daily-bars", bars.run())
         if self._redis is not None:
             self._spawn("redis-watch", self._watch_redis(self._redis))
 
@@ -205,27 +209,6 @@ class LocalStack:
             except DemoError as error:
                 raise StartError(str(error)) from error
             self._screen.say(f"demo account: {added} new fills" if added else "demo account: as it was left")
-
-    async def _keep_bars(self) -> None:
-        """Fetch the missing daily bars, now and again; what goes wrong is told and tried again."""
-        told = ""
-        while True:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "scripts.fetch_daily_bars",
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-                env=self._environment, process_group=0,
-            )  # fmt: skip
-            try:
-                output, _ = await process.communicate()
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-            news = (output.decode(errors="replace").strip().splitlines() or ["no output"])[-1][:300]
-            if news != told:
-                self._screen.say(f"daily bars: {news}")
-                told = news
-            await asyncio.sleep(_BARS_EVERY_S if process.returncode == 0 else _BARS_AFTER_FAULT_S)
 
     async def _watch_redis(self, redis: EmbeddedRedis) -> None:
         while True:
@@ -311,7 +294,7 @@ async def _unless(stop: asyncio.Event, work: Any) -> None:
 def _addresses(settings: RunSettings, plan: Plan) -> list[str]:
     return [
         f"P&L: {settings.gateway_url}/api/v1/positions/pnl/realtime (live: …/pnl/stream)",
-        f"Market data: {settings.market_data_url}/health; API: {settings.market_data_url}/docs",
+        f"Market data: {settings.market_data_url}/health and /api/v1/market-data/subscriptions",
         f"Logs: {plan.folder}/log",
     ]
 

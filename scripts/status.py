@@ -143,13 +143,13 @@ def _facts(report: Report) -> list[str]:
         heard = people_age(link.get("last_frame_age_seconds"))
         lines.append(
             f"Link: {link.get('state')} since {people_time(link.get('since'))}; last frame {heard} ago; "
-            f"{link.get('reconnects')} reconnects; {health.get('subscribed_symbols')} symbols wanted"
+            f"{link.get('reconnects')} reconnects; symbols wanted: {health.get('subscribed_symbols')}"
         )
         if link.get("last_error"):
             lines.append(f"Last error of the link: {_words(link.get('last_error'))}")
     market = health.get("market") or (report.gateway.body or {}).get("market")
     if isinstance(market, Mapping):
-        phase, change = market.get("phase") or market.get("state"), people_time(market.get("next_change"))
+        phase, change = market.get("state"), people_time(market.get("next_change"))
         lines.append(f"Market: {phase}, next change {change} (says the {market.get('said_by')})")
     return lines
 

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import errno
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,9 +16,11 @@ import msgspec
 
 from apps.alpaca_simulator.config import HeldPosition, MarketSetting, SimulatorConfig
 from apps.alpaca_simulator.recording import RecordingError
+from apps.alpaca_simulator.settings import SimulatorSettings
 from apps.alpaca_simulator.simulator import Simulator
 from libs.market_data.symbols import MalformedSymbolError, parse_symbol
 from libs.service.logging import configure_logging
+from libs.service.settings import load_settings
 
 DEFAULT_PORT: Final = 8765
 _HIGHEST_PORT: Final = 65_535
@@ -27,14 +28,15 @@ _HIGHEST_PORT: Final = 65_535
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the simulator until SIGINT or SIGTERM; return 0 after a requested stop, 1 after a failure."""
-    config = read_arguments(arguments)
-    configure_logging(os.environ.get("LOG_LEVEL") or "INFO", os.environ.get("LOG_FORMAT") or "console")
+    settings = load_settings(SimulatorSettings)
+    config = read_arguments(arguments, settings.simulator_port)
+    configure_logging(settings.log_level, settings.log_format)
     return asyncio.run(_run(config))
 
 
-def read_arguments(arguments: Sequence[str] | None = None) -> SimulatorConfig:
+def read_arguments(arguments: Sequence[str] | None = None, default_port: int = DEFAULT_PORT) -> SimulatorConfig:
     """Return the config that a command line describes; a wrong one ends the process with 2 and its usage."""
-    given = _parser().parse_args(arguments)
+    given = _parser(default_port).parse_args(arguments)
     return SimulatorConfig(
         host=given.host,
         port=given.port,
@@ -90,12 +92,11 @@ def _fail(message: str) -> int:
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(default_port: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m apps.alpaca_simulator.main",
         description="Plays Alpaca on one port: market data stream, market data REST, trading REST.",
     )
-    default_port = os.environ.get("SIMULATOR_PORT") or str(DEFAULT_PORT)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=_port, default=default_port, help=f"default: SIMULATOR_PORT or {DEFAULT_PORT}")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same prices")

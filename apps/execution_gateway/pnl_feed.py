@@ -7,7 +7,7 @@ the newest row of each symbol waiting, never a queue.
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
 from typing import Final, Protocol
@@ -32,7 +32,7 @@ MAX_READERS: Final = 100
 COMMENT: Final = b": still here\n\n"
 
 # A row grows older all the time: that alone is no change.
-_figures = attrgetter(*(name.name for name in fields(PositionPnl) if name.name != "price_age_seconds"))
+_figures = attrgetter(*(name for name in PositionPnl._fields if name != "price_age_seconds"))
 
 log = structlog.get_logger(__name__)
 

@@ -98,7 +98,10 @@ def create_app(settings: MarketDataSettings, supervisor: Supervisor | None = Non
         finally:
             await _shut_down(service)
 
-    app = FastAPI(title="Markstream market data service", version=VERSION, lifespan=lifespan)
+    # No interactive docs: their page loads its scripts from elsewhere. /openapi.json is there.
+    app = FastAPI(
+        title="Markstream market data service", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     install_problem_handlers(app)
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(BearerAuthMiddleware, token=settings.api_token)

@@ -96,8 +96,10 @@ class PositionBasedSubscription:
     async def start_sync_loop(self) -> None:
         """Sync for ever: at once, every `every_s`, when told to, and sooner after a failure."""
         failures_in_a_row = 0
-        # A proxy from the environment is for the internet, not for the service next door.
-        async with httpx2.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as http:
+        # A proxy from the environment is for the internet, not for the service next door; and a connection kept until
+        # the next sync may be closed by the gateway just when it is used.
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        async with httpx2.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, limits=limits) as http:
             while True:
                 self._wanted.clear()
                 if await self._sync_subscriptions(http):

@@ -181,7 +181,7 @@ async def health(request: Request) -> Response:
                 "not_streamable": sync.not_streamable,
             },
             "market": {
-                "phase": market.phase,
+                "state": market.phase,
                 "next_change": _time(market.next_change),
                 "said_by": market.said_by,
                 "last_error": service.clock.last_error,

@@ -85,7 +85,8 @@ class MarketDataService:
                 return [
                     Reason(
                         "refused",
-                        f"Alpaca refuses the connection{why}; then POST /api/v1/market-data/reconnect",
+                        f"Alpaca refuses the connection{why}. When its cause is gone, restart (if settings changed) "
+                        "or POST /api/v1/market-data/reconnect",
                         Health.UNHEALTHY,
                     )
                 ]
@@ -99,7 +100,8 @@ class MarketDataService:
     def _subscription_reasons(self) -> list[Reason]:
         stream = self.stream
         reasons = []
-        if stream.diverged_for_s > _CONVERGES_WITHIN_S:
+        # Without a link nothing is confirmed: that is told already.
+        if stream.is_connected() and stream.diverged_for_s > _CONVERGES_WITHIN_S:
             reasons.append(Reason("not_converged", "Alpaca has not confirmed what is wanted for more than 5 s"))
         refused = [
             f"{symbol} ({why})" for symbol in stream.subscribed_symbols if (why := stream.why_not_streamed(symbol))

@@ -6,6 +6,7 @@ that says what the end means for the next attempt.
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Self
 
@@ -57,9 +58,9 @@ def ending_of(code: int) -> Ending:
 
 def _explain(code: int, text: str) -> str:
     remedy = {
-        ErrorCode.AUTH_FAILED: "check ALPACA_API_KEY and ALPACA_SECRET_KEY",
+        ErrorCode.AUTH_FAILED: "correct ALPACA_API_KEY and ALPACA_SECRET_KEY, then restart",
         ErrorCode.CONNECTION_LIMIT: "another program holds this key's one connection, or held it up to 90 s ago",
-        ErrorCode.INSUFFICIENT_SUBSCRIPTION: "the account's plan does not include this feed; check ALPACA_FEED",
+        ErrorCode.INSUFFICIENT_SUBSCRIPTION: "the plan does not include this feed; change the plan or ALPACA_FEED",
         ErrorCode.INSUFFICIENT_SCOPE: "the key may not read market data",
     }.get(code)
     return f"{text} ({code})" + (f": {remedy}" if remedy else "")
@@ -83,7 +84,8 @@ class _Protocol(WebSocketClientProtocol):
 class _SdkStream(StockDataStream):
     """alpaca-py's stream, used for its handshake alone."""
 
-    def __init__(self, url: str, api_key: str, secret_key: str) -> None:
+    def __init__(self, url: str, api_key: str, secret_key: str, on_welcomed: Callable[[], None]) -> None:
+        self._on_welcomed = on_welcomed
         super().__init__(
             api_key,
             secret_key,
@@ -106,6 +108,10 @@ class _SdkStream(StockDataStream):
         self.protocol = _Protocol(*args, **kwargs)
         return self.protocol
 
+    async def _auth(self) -> None:
+        self._on_welcomed()
+        await super()._auth()
+
     async def shake_hands(self) -> _Protocol:
         """Connect and authenticate as alpaca-py does."""
         await self._start_ws()
@@ -122,9 +128,14 @@ class AlpacaConnection:
         self.response_headers = protocol.response_headers
 
     @classmethod
-    async def dial(cls, url: str, api_key: str, secret_key: str) -> Self:
-        """Connect, upgrade and authenticate. Raises ConnectionEndedError; leaves no socket behind then."""
-        stream = _SdkStream(url, api_key, secret_key)
+    async def dial(
+        cls, url: str, api_key: str, secret_key: str, *, on_welcomed: Callable[[], None] = lambda: None
+    ) -> Self:
+        """Connect, upgrade and authenticate. Raises ConnectionEndedError; leaves no socket behind then.
+
+        `on_welcomed` is called between connecting and authenticating.
+        """
+        stream = _SdkStream(url, api_key, secret_key, on_welcomed)
         try:
             async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
                 return cls(await stream.shake_hands())

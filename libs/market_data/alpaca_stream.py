@@ -255,7 +255,11 @@ class AlpacaMarketDataStream:
         if delay_s is None:
             is_refused = ended.ending is Ending.REFUSED
             self.link.go(LinkState.REFUSED if is_refused else LinkState.STOPPED, ended.message)
-            log.error("stream_gave_up", reason=ended.message, remedy="POST /api/v1/market-data/reconnect, or restart")
+            log.error(
+                "stream_gave_up",
+                reason=ended.message,
+                remedy="POST /api/v1/market-data/reconnect, or restart",
+            )
         else:
             self.link.go(LinkState.BACKING_OFF, ended.message)
         with contextlib.suppress(TimeoutError):
@@ -266,7 +270,12 @@ class AlpacaMarketDataStream:
         """Make one connection and serve it to its end; return why it ended."""
         self._budget.record(time.monotonic())
         self.link.go(LinkState.CONNECTING)
-        dial = asyncio.create_task(AlpacaConnection.dial(self._url, *self._credentials), name="alpaca-dial")
+        dial = asyncio.create_task(
+            AlpacaConnection.dial(
+                self._url, *self._credentials, on_welcomed=lambda: self.link.go(LinkState.AUTHENTICATING)
+            ),
+            name="alpaca-dial",
+        )
         try:
             await self._unless_redialled(dial)
             connection = dial.result()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Price
 from libs.market_data.symbols import WILDCARD
@@ -37,8 +37,7 @@ class ClosingPrice:
     session: date
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """The price a position is valued at. Prices in USD per share.
 
     `price` is None only when unavailable. `bid`, `ask`, `last_updated` (the venue's time) and `age_s` belong to a

@@ -1,5 +1,6 @@
 """From a fill to its live mark, and back: subscribed by itself, valued, given up."""
 
+import asyncio
 import time
 from decimal import Decimal
 from typing import Any
@@ -61,6 +62,12 @@ async def test_a_symbol_that_a_person_wants_too_stays_when_its_position_is_close
 
 async def owners(stack: Stack, symbol: str, wanted: set[str]) -> bool:
     return set((await stack.subscriptions())[symbol]["owners"]) == wanted
+
+
+async def test_many_fills_at_once_are_all_taken_once(stack: Stack) -> None:
+    """As a script posts a day's executions. Nobody has to try again because of others who ask at the same time."""
+    await asyncio.gather(*(stack.fill("AMD", 1, 100, fill_id=f"many-{number}") for number in range(60)))
+    assert (await stack.row("AMD"))["qty"] == 60
 
 
 async def test_a_short_gains_when_the_price_falls(stack: Stack) -> None:

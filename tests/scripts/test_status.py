@@ -25,7 +25,7 @@ def market_data(status: str = "healthy", reasons: str = "[]", last_error: str = 
     return f"""{{"status":"{status}","websocket_connected":true,"subscribed_symbols":3,"version":"0.1.0",
       "mode":"simulated","link":{{"state":"streaming","since":"2025-10-20T14:00:00+00:00",
       "last_frame_age_seconds":0.4,"reconnects":2,"last_error":{last_error}}},
-      "market":{{"phase":"open","next_change":"2025-10-20T20:00:00+00:00","said_by":"account clock"}},
+      "market":{{"state":"open","next_change":"2025-10-20T20:00:00+00:00","said_by":"account clock"}},
       "reasons":{reasons}}}"""
 
 
@@ -91,7 +91,7 @@ async def test_the_screen_shows_it_all(services: Services) -> None:
     assert "Redis is away; and more; only_a_code" in shown
     assert services.gateway.url in shown
     assert "Link: streaming since Mon 10:00:00 New York" in shown
-    assert "last frame 0.4 s ago; 2 reconnects; 3 symbols wanted" in shown
+    assert "last frame 0.4 s ago; 2 reconnects; symbols wanted: 3" in shown
     assert "Last error of the link: slot held" in shown
     assert "Market: open, next change Mon 16:00:00 New York" in shown
     assert "(says the account clock)" in shown
@@ -120,7 +120,7 @@ async def test_without_pnl_the_mode_still_stands_there(
 
 
 async def test_the_market_may_be_known_by_the_gateway_alone(services: Services) -> None:
-    body = '{"status":"healthy","market":{"phase":"closed","next_change":null,"said_by":"calendar"}}'
+    body = '{"status":"healthy","market":{"state":"closed","next_change":null,"said_by":"calendar"}}'
     services.say(Said("{}", 500), body)
     assert "Market: closed, next change — (says the calendar)" in screen(await looked())
 

@@ -1,4 +1,4 @@
-"""The whole path on real sockets for a test: simulator, Redis, and both services as processes of their own."""
+"""The whole path on real sockets for a test: the parts as processes of their own, or `make run` with all of them."""
 
 import asyncio
 import contextlib
@@ -51,7 +51,7 @@ def service_port() -> int:
 def clean_environment(**variables: str) -> dict[str, str]:
     """Return `variables` and what any program needs: nothing of the settings that this machine may have."""
     kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"} or name.startswith("COV")}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONASYNCIODEBUG": "0", **variables}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **variables}
 
 
 def decoded(content: bytes | str) -> Any:
@@ -78,7 +78,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                process_group=0,
+                start_new_session=True,
                 preexec_fn=die_with_parent(),
             )
 
@@ -184,7 +184,7 @@ class Stack:
             assert seen == wanted, str(seen)
             return row
 
-        return await eventually(is_so, within_s)
+        return await eventually(is_so, within_s, every_s=0.05)
 
     async def subscribe(self, symbol: str) -> None:
         answer = await self.market_data.http.post("/api/v1/market-data/subscribe", json={"symbol": symbol})
@@ -199,7 +199,7 @@ class Stack:
         async def is_confirmed() -> bool:
             return bool((await self.subscriptions()).get(symbol, {}).get("confirmed"))
 
-        await eventually(is_confirmed, within_s)
+        await eventually(is_confirmed, within_s, every_s=0.05)
 
     async def until_streaming(self, within_s: float = 15.0) -> None:
         """Wait until the gateway has heard that the link streams."""
@@ -251,6 +251,7 @@ async def running_stack(
                 "ALPACA_TRADING_URL": source.base_url,
                 **environment,
             }
+            await _wake_clock(source)
             try:
                 for module in parts or (GATEWAY, MARKET_DATA):
                     variable = "EXECUTION_GATEWAY_PORT" if module == GATEWAY else "MARKET_DATA_PORT"
@@ -268,3 +269,81 @@ async def running_stack(
                 for service in stack.services.values():
                     service.kill()
                     await service.http.aclose()
+
+
+async def _wake_clock(simulator: Simulator) -> None:
+    """Have the simulator load its calendar: it lives in this process, which has more to do than a simulator has."""
+    async with httpx2.AsyncClient(trust_env=False, timeout=30) as http:
+        await http.get(f"{simulator.base_url}/v2/clock")
+
+
+class Run(Program):
+    """`make run` in a folder of its own, in a session of its own, by which everything it starts can be found."""
+
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+        self.ports = {name: service_port() for name in ("MARKET_DATA_PORT", "EXECUTION_GATEWAY_PORT", "SIMULATOR_PORT")}
+        settings = {name: str(port) for name, port in self.ports.items()} | environment
+        super().__init__(folder, "scripts.run_local", *arguments, **settings)
+
+    async def says(self, *texts: str, within_s: float = 40.0) -> None:
+        """Wait until it has said all of `texts`."""
+
+        def has_said() -> bool:
+            said = self.output
+            missing = [text for text in texts if text not in said]
+            assert not missing, f"not said: {missing} in:\n{said[-3000:]}"
+            assert self.process.poll() is None or not missing
+            return True
+
+        await eventually(has_said, within_s, every_s=0.1)
+
+    async def get(self, variable: str, path: str) -> Any:
+        """Return a service's answer; None while it does not answer."""
+        async with httpx2.AsyncClient(trust_env=False, timeout=5) as http:
+            try:
+                answer = await http.get(f"http://127.0.0.1:{self.ports[variable]}{path}")
+            except httpx2.TransportError:
+                return None
+        return decoded(answer.content) if answer.status_code == httpx2.codes.OK else None
+
+    async def pnl(self) -> Any:
+        return await self.get("EXECUTION_GATEWAY_PORT", PNL)
+
+    def family(self) -> dict[int, str]:
+        """Return the living processes of this session, by id, with their command lines."""
+        return session_of(self.process.pid)
+
+
+def session_of(leader: int) -> dict[int, str]:
+    """Return the living processes of a session. A process that has ended but was not waited for is not living."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            state, _parent, _group, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (OSError, ValueError):
+            continue
+        if int(session) == leader and state not in "ZX":
+            found[int(entry.name)] = command
+    return found
+
+
+@contextlib.asynccontextmanager
+async def run_local(folder: Path, *arguments: str, **environment: str) -> AsyncIterator[Run]:
+    """Run it until the block ends, which must have stopped it; whatever is left then is an error, and ended."""
+    run = Run(folder, *arguments, **environment)
+    try:
+        yield run
+        assert run.has_ended
+        await eventually(lambda: not run.family(), within_s=3)
+    except BaseException:
+        print(run.output[-6000:])
+        for log in folder.glob("var/**/*.log"):
+            print(f"--- {log}:\n{log.read_text()[-3000:]}")
+        raise
+    finally:
+        run.kill()
+        for pid in run.family():
+            os.kill(pid, signal.SIGKILL)

@@ -31,12 +31,10 @@ def test_the_defaults():
     assert read_arguments([]) == SimulatorConfig(port=8765)
 
 
-def test_the_port_comes_from_the_environment_unless_given(monkeypatch):
-    monkeypatch.setenv("SIMULATOR_PORT", "9001")
-    assert read_arguments([]).port == 9001
-    assert read_arguments(["--port", "9002"]).port == 9002
-    monkeypatch.setenv("SIMULATOR_PORT", "")
+def test_the_port_comes_from_the_settings_unless_given():
     assert read_arguments([]).port == 8765
+    assert read_arguments([], 9001).port == 9001
+    assert read_arguments(["--port", "9002"], 9001).port == 9002
 
 
 def test_everything_can_be_said(tmp_path):

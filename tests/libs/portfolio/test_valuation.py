@@ -1,5 +1,4 @@
 import time
-from dataclasses import fields
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -185,8 +184,8 @@ def test_a_row_is_the_exact_figures_rounded_once(fills: list[Fill], price: Decim
     exact = EXACT.subtract(value, position.cost_basis)
     assert EXACT.subtract(row.unrealized_pnl, exact).copy_abs() <= CENT / 2
     assert (row.unrealized_pnl_pct is None) == (position.cost_basis == 0)
-    for one in fields(row):
-        number = getattr(row, one.name)
+    for one in row._fields:
+        number = getattr(row, one)
         if isinstance(number, Decimal):
             assert number.is_finite()
             assert not (number.is_zero() and number.is_signed())

@@ -69,13 +69,13 @@ def test_the_environment_wins_over_the_file_and_unknown_keys_do_not_matter(
     assert settings.alpaca_symbol_limit is None
 
 
-def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_empty_value_counts_as_unset_and_hides_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("REDIS_PORT=7000\n")
     settings = load(
         monkeypatch, REDIS_PORT="", REDIS_URL="", API_TOKEN="  ", ALPACA_API_KEY="", ALPACA_SECRET_KEY=" ",
         ALPACA_STREAM_URL="", LOG_LEVEL="",
     )  # fmt: skip
-    assert settings.redis_port == 7000
+    assert settings.redis_port == 6379
     assert settings.api_token is None
     assert not settings.has_credentials
     assert settings.log_level == "INFO"
