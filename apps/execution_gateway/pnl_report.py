@@ -191,7 +191,7 @@ class PnlReporter:
     async def _read_cache(self, symbols: Iterable[str], deadline_s: float) -> None:
         """Take in cached prices that are newer than ours. Without Redis, memory is all there is."""
         try:
-            cached = await self._cache.read(symbols, deadline_s)
+            cached = await self._cache.read(symbols, deadline_s, self._prices.price)
         except RedisUnavailableError as error:
             self.cache_faults += 1
             if self.last_cache_error is None:

@@ -3,7 +3,7 @@
 Which price is written, and what a reader makes of its age, is decided elsewhere.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -20,6 +20,7 @@ from libs.redis_client.price_codec import (
     encode_feed_status,
     encode_price,
     encode_price_update,
+    is_same_write,
 )
 from libs.redis_client.scripts import Script
 
@@ -96,10 +97,16 @@ class PriceCache:
             args.append(encode_price_update(write.price) if write.publish else b"")
         await self._client.run_script(_WRITE_PRICES, [_PRICE_KEY_PREFIX + write.price.symbol for write in writes], args)
 
-    async def read(self, symbols: Iterable[str], deadline_s: float | None = None) -> dict[str, Price]:
+    async def read(
+        self,
+        symbols: Iterable[str],
+        deadline_s: float | None = None,
+        held: Callable[[str], Price | None] = lambda _symbol: None,
+    ) -> dict[str, Price]:
         """Return the cached prices of `symbols`; those missing or unreadable are left out.
 
-        Raises RedisUnavailableError, also when `deadline_s` has passed.
+        So are those that the caller has already, as `held` says. Raises RedisUnavailableError, also when `deadline_s`
+        has passed.
         """
         names = list(symbols)
         entries = await self._client.mget([price_key(name) for name in names], deadline_s)
@@ -107,6 +114,9 @@ class PriceCache:
         newly_unreadable: dict[str, str] = {}
         for name, entry in zip(names, entries, strict=True):
             if entry is None:
+                continue
+            have = held(name)
+            if have is not None and is_same_write(entry, have):
                 continue
             try:
                 prices[name] = self._believed(name, entry)

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -157,3 +158,18 @@ async def test_a_server_that_is_away_is_an_error_for_each_call(free_port: int) -
         with pytest.raises(RedisUnavailableError):
             await call()
     await client.aclose()
+
+
+async def test_a_price_that_the_reader_has_is_not_decoded_again(redis_client: RedisClient) -> None:
+    cache = PriceCache(redis_client, 300)
+    first, newer = price("AAPL", "152.00"), replace(price("AAPL", "153.00"), seq=8)
+    await cache.write([PriceWrite(first, publish=True)])
+    assert await cache.read(["AAPL"], held={"AAPL": first}.get) == {}
+    await cache.write([PriceWrite(newer, publish=True)])
+    assert await cache.read(["AAPL"], held={"AAPL": first}.get) == {"AAPL": newer}
+    nameless = replace(first, epoch=None)
+    await cache.write([PriceWrite(nameless, publish=True)])
+    assert await cache.read(["AAPL"], held={"AAPL": nameless}.get) == {"AAPL": nameless}
+    await redis_client.set("price:AAPL", b"not json")
+    assert await cache.read(["AAPL"], held={"AAPL": first}.get) == {}
+    assert cache.unreadable == 1
