@@ -21,16 +21,15 @@ def _shared_hours() -> MarketHours:
 
 
 class SessionCalendar:
-    """Sessions and clock. The first question takes about a second, in a thread."""
+    """Sessions and clock. Loading takes about a second, in a thread."""
 
     def __init__(self, setting: MarketSetting) -> None:
         self.setting = setting
         self._hours = _shared_hours()
 
     async def load(self) -> None:
-        """Make `is_open` answer at once."""
-        if self.setting is MarketSetting.AUTO:
-            await asyncio.to_thread(self._hours.load)
+        """Make every question answer at once: a client waits only so long for its first one."""
+        await asyncio.to_thread(self._hours.load)
 
     def is_open(self) -> bool:
         """Say whether the market is on now."""

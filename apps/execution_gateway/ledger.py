@@ -3,6 +3,7 @@
 Every question goes to the database, a cheap one at least: while it cannot be read there is no book, never an empty one.
 """
 
+import asyncio
 import base64
 import binascii
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -73,6 +74,10 @@ class FillPage:
     next: str | None
 
 
+WRITE_TURN_S: Final = 10.0
+"""How long a fill waits for those before it."""
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -88,6 +93,7 @@ class Ledger:
         self._account = account
         self._now = now
         self._book = Book()
+        self._write_turn = asyncio.Lock()
 
     async def record_fill(self, fill: Fill) -> Recorded:
         """Record `fill` once. The same id with the same content changes nothing, void or not.
@@ -180,11 +186,23 @@ class Ledger:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        async with database_call(), self._engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                # Sequence numbers must become visible in their order, or a reader that saw 7 would never look for 6.
-                await connection.execute(text("LOCK TABLE fills, fill_voids IN SHARE ROW EXCLUSIVE MODE"))
-            yield connection
+        # SQLite knows one writer at a time and no queue: our own must not take each other for a locked database.
+        await self._wait_for_turn()
+        try:
+            async with database_call(), self._engine.begin() as connection:
+                if connection.dialect.name == "postgresql":
+                    # Sequence numbers must become visible in order, or a reader that saw 7 would never look for 6.
+                    await connection.execute(text("LOCK TABLE fills, fill_voids IN SHARE ROW EXCLUSIVE MODE"))
+                yield connection
+        finally:
+            self._write_turn.release()
+
+    async def _wait_for_turn(self) -> None:
+        try:
+            async with asyncio.timeout(WRITE_TURN_S):
+                await self._write_turn.acquire()
+        except TimeoutError as error:
+            raise DatabaseUnavailableError("too many fills are being recorded at once; post this one again") from error
 
     async def _find(self, fill_id: str) -> RecordedFill | None:
         async with self._reading() as connection:

@@ -16,9 +16,9 @@ import structlog
 
 from apps.execution_gateway.database import DatabaseUnavailableError
 from apps.execution_gateway.price_book import PriceBook
-from libs.market_data.freshness import ClosingPrice, Mark, choose_mark, vouches
+from libs.market_data.freshness import ClosingPrice, Mark, choose_mark, vouches, vouching_feed
 from libs.market_data.market_hours import MarketHours
-from libs.market_data.prices import LinkState, MarketPhase, Mode
+from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode
 from libs.portfolio.book import Book
 from libs.portfolio.valuation import PnlReport, Valuable, value_positions
 from libs.redis_client.client import RedisUnavailableError
@@ -184,6 +184,7 @@ class PnlReporter:
 
     async def _read_book(self) -> None:
         asked_at_s = _clock_s()
+        self.forget_book()
         self._book = await self._ledger.book()
         self._book_read_at_s = asked_at_s
         self._held = frozenset(position.symbol for position in self._book.open_positions)
@@ -209,22 +210,25 @@ class PnlReporter:
         previous = self._hours.previous_session(session)
         completed = self._hours.last_completed_session(now)
         day, closes = book.day(session), self._closes()
+        feed = vouching_feed(self._prices.feed, self._prices.heard_at, now)
         inputs = []
         for position in book.open_positions:
             symbol = position.symbol
-            mark = self._mark(symbol, closes.close(symbol, completed), market.phase, now)
+            mark = self._mark(symbol, closes.close(symbol, completed), feed, market.phase, now)
             previous_close = closes.close(symbol, previous)
             previous_price = None if previous_close is None else previous_close.price
             inputs.append(Valuable(position, day[symbol], mark, previous_price))
         report = value_positions(inputs, book.realized_closed)
         return RealtimePnl(report, self.mode, self.feed(now), market, now, uuid4().hex)
 
-    def _mark(self, symbol: str, close: ClosingPrice | None, phase: MarketPhase, now: datetime) -> Mark:
+    def _mark(
+        self, symbol: str, close: ClosingPrice | None, feed: FeedStatus | None, phase: MarketPhase, now: datetime
+    ) -> Mark:
         prices = self._prices
         price = prices.price(symbol)
         return choose_mark(
             price,
-            is_vouched=price is not None and vouches(prices.feed, price, symbol, prices.heard_at, now),
+            is_vouched=price is not None and vouches(feed, price),
             last_vouched_at=prices.last_vouched_at(symbol),
             close=close,
             market=phase,

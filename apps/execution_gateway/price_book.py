@@ -9,8 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from libs.market_data.freshness import HEARTBEAT_SILENCE_S
-from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Price
+from libs.market_data.freshness import HEARTBEAT_SILENCE_S, can_vouch
+from libs.market_data.prices import FeedStatus, Price
 
 MAX_SYMBOLS: Final = 20_000
 """Prices held at most (a wildcard subscription publishes every listed symbol). Overflow: the longest held goes."""
@@ -103,7 +103,7 @@ class PriceBook:
         is_news = self._feed != status
         self._feed = self._last_feed = status
         self._heard_at = heard_at
-        if _is_vouching(status):
+        if can_vouch(status):
             self._close_vouching(except_for=status)
             self._vouching, self._vouched_at = status, heard_at
         return is_news
@@ -172,15 +172,6 @@ def _is_same(one: Price, other: Price) -> bool:
         and one.known_since == other.known_since
         and one.timestamp == other.timestamp
         and (one.mid, one.bid, one.ask) == (other.mid, other.bid, other.ask)
-    )
-
-
-def _is_vouching(status: FeedStatus) -> bool:
-    return (
-        status.state is LinkState.STREAMING
-        and status.connected
-        and status.epoch is not None
-        and status.market is MarketPhase.OPEN
     )
 
 

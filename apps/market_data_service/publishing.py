@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 
 HEARTBEAT_S: Final = 2.0
 _MOST_PER_BATCH: Final = 500
+_FLOOD: Final = 50
+_FLOOD_REST_S: Final = 0.005
+"""After a batch this large newer quotes are about to replace what waits: to write a little later is to write less."""
 _FIRST_RETRY_S: Final = 0.05
 _LAST_RETRY_S: Final = 0.5
 """Short enough that the newest values are in Redis within a second of its return."""
@@ -62,8 +65,11 @@ class PriceWriter:
             await self._wake.wait()
             self._wake.clear()
             while self._latest.pending:
+                is_flood = self._latest.pending >= _FLOOD
                 if await self.write_batch():
                     retry_s = _FIRST_RETRY_S
+                    if is_flood:
+                        await asyncio.sleep(_FLOOD_REST_S)
                 else:
                     await asyncio.sleep(retry_s)
                     retry_s = min(_LAST_RETRY_S, retry_s * 2)

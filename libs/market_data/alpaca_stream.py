@@ -189,6 +189,9 @@ class AlpacaMarketDataStream:
 
     async def _handle_quote(self, quote: Quote) -> None:
         """Count one quote and hand it to the handlers if it may mark. Never waits, never raises for what it holds."""
+        self._take_quote(quote)
+
+    def _take_quote(self, quote: Quote) -> None:
         record = self._records.begin(quote.symbol)
         if record is None:
             # A few points may still arrive after an unsubscribe: they must not bring a dropped symbol back.
@@ -358,7 +361,7 @@ class AlpacaMarketDataStream:
             for event in self._session.receive(frame, _utc_now()):
                 if event.__class__ is Quote:
                     self.counts["quotes"] += 1
-                    await self._handle_quote(event)
+                    self._take_quote(event)
                 else:
                     self._take_event(event)
             if now_s - turn_began_s > _READER_TURN_S:

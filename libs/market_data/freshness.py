@@ -83,22 +83,29 @@ def choose_mark(
     return UNAVAILABLE if close is None else _closing_mark(close)
 
 
-def vouches(feed: FeedStatus | None, price: Price, symbol: str, heard_at: datetime | None, now: datetime) -> bool:
-    """Say whether a live link stands behind `price`: then a quiet quote is still the quote.
-
-    The link streams, its heartbeat was heard within 6 s, the symbol is confirmed, the quote came over this very
-    connection, and the market is open. `feed` and `heard_at` are None when no heartbeat was ever heard.
-    """
-    if feed is None or heard_at is None or price.epoch is None:
-        return False
+def can_vouch(feed: FeedStatus) -> bool:
+    """Say whether the link stands behind the quotes of its connection: it streams, and the market is open."""
     return (
         feed.state is LinkState.STREAMING
         and feed.connected
+        and feed.epoch is not None
         and feed.market is MarketPhase.OPEN
-        and price.epoch == feed.epoch
-        and (now - heard_at).total_seconds() <= HEARTBEAT_SILENCE_S
-        and (symbol in feed.symbols or WILDCARD in feed.symbols)
     )
+
+
+def vouching_feed(feed: FeedStatus | None, heard_at: datetime | None, now: datetime) -> FeedStatus | None:
+    """Return `feed` if it can vouch and its heartbeat was heard within 6 s, else None."""
+    if feed is None or heard_at is None or not can_vouch(feed):
+        return None
+    return feed if (now - heard_at).total_seconds() <= HEARTBEAT_SILENCE_S else None
+
+
+def vouches(feed: FeedStatus | None, price: Price) -> bool:
+    """Say whether a live link stands behind `price`: then a quiet quote is still the quote.
+
+    `feed` comes from `vouching_feed`. The quote came over its very connection, and the symbol is confirmed.
+    """
+    return feed is not None and price.epoch == feed.epoch and (price.symbol in feed.symbols or WILDCARD in feed.symbols)
 
 
 def _is_live(price: Price, *, is_vouched: bool, now: datetime, stale_after_s: float) -> bool:

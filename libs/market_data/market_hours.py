@@ -156,6 +156,7 @@ ANSWER_HOLDS: Final = timedelta(seconds=60)
 
 _ASK_AGAIN_S: Final = 45.0
 _ASK_AFTER_FAULT: Final = timedelta(seconds=10)
+_QUICK_RETRIES: Final = 3
 _ASK_AT_MOST: Final = timedelta(seconds=1)
 _PATIENCE_S: Final = 3.0
 
@@ -178,6 +179,7 @@ class MarketClock:
         self.simulator_mode: Mode | None = None
         self.last_error: str | None = None
         self.faults = 0
+        self._faults_in_a_row = 0
 
     def current(self, now: datetime) -> MarketState:
         """Return the state as far as known, without asking. Loads the calendar (a second) if nothing else answers."""
@@ -210,7 +212,7 @@ class MarketClock:
             except Exception as error:  # noqa: BLE001 - whatever went wrong, the calendar answers; counted and shown
                 self._note_fault(error)
             else:
-                self._answer, self._answered_at = answer, now
+                self._answer, self._answered_at, self._faults_in_a_row = answer, now, 0
                 self.simulator_mode, self.last_error = answer.simulator_mode, None
         if not self._hours.is_loaded and not (self._answer is not None and self._holds(self._answer, now)):
             await asyncio.to_thread(self._hours.load)
@@ -221,11 +223,15 @@ class MarketClock:
         return is_before_change and now - self._answered_at < ANSWER_HOLDS
 
     def _least_pause(self) -> timedelta:
-        return _ASK_AFTER_FAULT if self.last_error is not None else _ASK_AT_MOST
+        return self._after_fault() if self.last_error is not None else _ASK_AT_MOST
+
+    def _after_fault(self) -> timedelta:
+        # One slow answer while everything starts must not leave the calendar's word standing for long.
+        return _ASK_AT_MOST if self._faults_in_a_row <= _QUICK_RETRIES else _ASK_AFTER_FAULT
 
     def _pause_s(self, now: datetime) -> float:
         if self.last_error is not None:
-            return _ASK_AFTER_FAULT.total_seconds()
+            return self._after_fault().total_seconds()
         if self._answer is None:
             return _ASK_AGAIN_S
         until_change_s = (self._answer.next_change - now).total_seconds()
@@ -237,6 +243,7 @@ class MarketClock:
         if self.last_error is None:
             log.warning("account_clock_unavailable", error=str(error) or type(error).__name__, falls_back_to="calendar")
         self.faults += 1
+        self._faults_in_a_row += 1
         self.last_error = str(error) or type(error).__name__
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Final, Self
 
@@ -134,6 +135,7 @@ def why_unmarkable(quote: Quote, max_spread_pct: float) -> Unmarkable | None:  #
     return None
 
 
+@lru_cache(maxsize=16_384)  # the same prices come again and again
 def exact(wire_float: float) -> Decimal:
     """Return the decimal number that the venue wrote: the shortest one that reads back as this float."""
     return Decimal(repr(wire_float))

@@ -5,6 +5,7 @@ Prices travel as JSON numbers and never pass through a float; times are ISO-8601
 
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -28,7 +29,7 @@ class UnreadableFeedStatusError(UnreadableError):
     """The bytes hold no feed status."""
 
 
-class _PriceWire(msgspec.Struct, frozen=True):
+class _PriceWire(msgspec.Struct, frozen=True, gc=False):
     symbol: str
     bid: Decimal | None
     ask: Decimal | None
@@ -44,7 +45,7 @@ class _PriceWire(msgspec.Struct, frozen=True):
     seq: int | None
 
 
-class _ReadPriceWire(msgspec.Struct, frozen=True):
+class _ReadPriceWire(msgspec.Struct, frozen=True, gc=False):
     """As lenient as the contract: nothing but `mid` and `timestamp` must be there."""
 
     mid: Decimal
@@ -62,7 +63,7 @@ class _ReadPriceWire(msgspec.Struct, frozen=True):
     seq: int | None = None
 
 
-class _WriteWire(msgspec.Struct, frozen=True):
+class _WriteWire(msgspec.Struct, frozen=True, gc=False):
     """What tells one write of a symbol's price from another. The rest of the entry is passed over: that is cheap."""
 
     received_at: datetime | None = None
@@ -70,7 +71,7 @@ class _WriteWire(msgspec.Struct, frozen=True):
     seq: int | None = None
 
 
-class _UpdateWire(msgspec.Struct, frozen=True):
+class _UpdateWire(msgspec.Struct, frozen=True, gc=False):
     symbol: str
     price: Decimal
     timestamp: str
@@ -82,7 +83,7 @@ class _UpdateWire(msgspec.Struct, frozen=True):
     feed: str | None
 
 
-class _ReadUpdateWire(msgspec.Struct, frozen=True):
+class _ReadUpdateWire(msgspec.Struct, frozen=True, gc=False):
     symbol: str
     price: Decimal
     timestamp: datetime
@@ -283,6 +284,7 @@ def _writable(mid: Decimal) -> Decimal:
     return mid
 
 
+@lru_cache(maxsize=8)  # the cached price and its message carry the same two times
 def _utc_text(time: datetime) -> str:
     # Ours are UTC already; another zone is converted, and a naive time fails here rather than shift silently.
     if time.tzinfo is not UTC:

@@ -1,5 +1,7 @@
 """Refuses request bodies that no honest client sends, before they are parsed or fill the memory."""
 
+import asyncio
+import contextlib
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -7,6 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from libs.service.problems import send_problem, standard_problem
 
 MAX_BODY_BYTES: Final = 65536
+_READ_AWAY_BYTES: Final = 16 * 1024 * 1024
+_READ_AWAY_S: Final = 2.0
 
 
 class BodyLimitMiddleware:
@@ -27,6 +31,7 @@ class BodyLimitMiddleware:
             return
         body = None if self._announces_too_much(scope) else await self._gather(receive)
         if body is None:
+            await _read_away(receive)
             await self._refuse(send)
         else:
             await self._app(scope, _replay(body, receive), send)
@@ -52,9 +57,21 @@ class BodyLimitMiddleware:
 
     async def _refuse(self, send: Send) -> None:
         problem = standard_problem(413, f"the body is longer than {self._max_bytes} bytes; send less at a time")
-        # What is left of the body is never read, so the connection cannot be used again.
+        # What may be left of the body is never read, so the connection cannot be used again.
         problem.headers["Connection"] = "close"
         await send_problem(send, problem)
+
+
+async def _read_away(receive: Receive) -> None:
+    """Take in what is still coming, within reason: closing on unread bytes resets, and the answer is lost."""
+    left = _READ_AWAY_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_READ_AWAY_S):
+            while left > 0:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
 
 
 def _replay(first: Message, receive: Receive) -> Receive:

@@ -13,6 +13,8 @@ from starlette.types import Send
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 _MAX_FIELDS_NAMED: Final = 10
+_UNPARSABLE_BODY: Final = "There was an error parsing the body"
+"""What FastAPI says, with status 400, of bytes that are not even text or that are nested too deep."""
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +87,8 @@ async def _on_bad_input(_request: Request, error: Exception) -> Response:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  # Starlette chooses by this type
     detail = str(error.detail) or _phrase(error.status_code)
+    if detail == _UNPARSABLE_BODY:
+        return standard_problem(422, "body: is no JSON; send UTF-8 text").response()
     if detail == _phrase(error.status_code):
         match error.status_code:
             case HTTPStatus.NOT_FOUND:

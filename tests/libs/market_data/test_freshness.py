@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.market_data.freshness import UNAVAILABLE, ClosingPrice, Mark, PriceSource, choose_mark, vouches
+from libs.market_data.freshness import UNAVAILABLE, ClosingPrice, Mark, PriceSource, choose_mark, vouches, vouching_feed
 from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode, Price
 
 NOW = datetime(2025, 10, 20, 15, 0, tzinfo=UTC)
@@ -127,4 +127,4 @@ def test_a_mark_is_whole_whatever_the_circumstances(
 )
 def test_what_a_link_vouches_for(feed: FeedStatus | None, one: Price, heard_s: float | None, expected: bool) -> None:
     heard_at = None if heard_s is None else NOW - timedelta(seconds=heard_s)
-    assert vouches(feed, one, "AAPL", heard_at, NOW) is expected
+    assert vouches(vouching_feed(feed, heard_at, NOW), one) is expected
