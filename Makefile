@@ -13,7 +13,7 @@ PIP_INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --require-
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-deep bench lint types imports check status \
+.PHONY: help install run test test-faults test-deep bench lint types imports check status \
 	start-market-data start-execution-gateway start-simulator fetch-bars lock clean
 
 help: ## List these targets
@@ -44,11 +44,14 @@ fetch-bars: $(RUNTIME) ## Fetch the daily bars that closing prices come from
 test: $(TEST) ## Run the fast tests, with coverage
 	@echo "Testing against real parts: Redis, sockets, browserless HTTP, files (about 2 minutes)"
 	@rm -f .coverage .coverage.*
-	@$(RUN) pytest -n 2 --dist loadfile --cov --cov-report= $(ARGS)
+	@$(RUN) pytest -n 3 --dist worksteal -m "not faults" --cov --cov-report= $(ARGS)
 	@if [ -z '$(ARGS)' ]; then \
 		$(RUN) coverage report --skip-covered --fail-under=90 && \
 		$(RUN) coverage report --skip-covered --fail-under=95 --include="$$($(RUN) tests.pure_modules)"; \
 	fi
+
+test-faults: $(TEST) ## Run the slower tests: whole stacks, processes killed and frozen
+	@$(RUN) pytest -n 2 --dist worksteal -m faults $(ARGS)
 
 test-deep: $(TEST) ## Run the property tests with many more examples
 	@$(RUN) pytest -n 2 --hypothesis-profile=deep -m hypothesis $(ARGS)

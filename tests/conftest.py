@@ -11,7 +11,7 @@ from libs.redis_client.client import RedisClient
 from libs.redis_client.embedded import EmbeddedRedis
 
 # No example has a deadline: a busy machine is no defect. `make test-deep` loads the second profile.
-settings.register_profile("fast", deadline=None, max_examples=60)
+settings.register_profile("fast", deadline=None, max_examples=40)
 settings.register_profile("deep", deadline=None, max_examples=2_000)
 settings.load_profile("fast")
 

@@ -3,6 +3,8 @@
 import socket
 from pathlib import Path
 
+import pytest
+
 from tests.support.stack import (
     GATEWAY,
     MARKET_DATA,
@@ -13,6 +15,8 @@ from tests.support.stack import (
 )
 from tests.support.stream_client import authenticated
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.faults
 
 
 async def test_a_stop_ends_streams_and_link_cleanly(tmp_path: Path) -> None:

@@ -7,8 +7,12 @@ import time
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
 from tests.support.stack import running_stack
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.faults
 
 DEADLINE_S = 0.25
 """The endpoint's own; a machine that is busy with other things gets four times as long for the worst answer."""

@@ -7,9 +7,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from libs.redis_client.client import RedisClient
 from tests.support.stack import Stack, decoded, running_stack
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.faults
 
 DEADLINE_S = 0.25
 """The endpoint's own; a machine that is busy with other things gets four times as long for the worst answer."""

@@ -6,10 +6,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from libs.market_data.daily_bars_parquet import write_bars
 from libs.market_data.daily_bars_rest import DailyBar
 from tests.support.stack import Stack, running_stack
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.faults
 
 STALE_AFTER_S, TTL_S = 1, 3
 

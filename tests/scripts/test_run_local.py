@@ -10,6 +10,8 @@ import pytest
 from tests.support.stack import Run, run_local
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.faults
+
 
 def pid_of(run: Run, module: str) -> int | None:
     return next((pid for pid, command in run.family().items() if f"-m {module}" in command), None)

@@ -6,10 +6,13 @@ from decimal import Decimal
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from tests.support.simulator import running_simulator
 from tests.support.stack import Run, fill_body, run_local
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.faults
 
 RECORDING = """\
 timestamp,symbol,bid_price,bid_size,bid_exchange,ask_price,ask_size,ask_exchange

@@ -222,6 +222,7 @@ async def test_a_flood_fills_frames_and_starves_nobody():
         await asyncio.wait_for(client.ask({"action": "unsubscribe", "quotes": ["AAPL", "MSFT"]}), 5)
 
 
+@pytest.mark.faults
 async def test_a_client_that_does_not_read_does_not_slow_the_others():
     async with (
         running_simulator(rate=FASTEST, outbox_limit=500) as sim,

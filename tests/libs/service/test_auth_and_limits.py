@@ -145,9 +145,12 @@ async def test_a_length_that_is_no_number_is_refused() -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    async def never(*_args: object) -> Message:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"x"}
+
+    async def never(*_args: object) -> None:
         raise AssertionError
 
     scope = {"type": "http", "headers": [(b"content-length", b"-5")]}
-    await BodyLimitMiddleware(never)(scope, never, send)  # type: ignore[arg-type]
+    await BodyLimitMiddleware(never)(scope, receive, send)  # type: ignore[arg-type]
     assert sent[0]["status"] == 413
