@@ -20,7 +20,7 @@ from libs.market_data.freshness import ClosingPrice, Mark, choose_mark, vouches,
 from libs.market_data.market_hours import MarketHours
 from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode
 from libs.portfolio.book import Book
-from libs.portfolio.valuation import PnlReport, Valuable, value_positions
+from libs.portfolio.valuation import PnlReport, RowMemory, Valuable, value_positions
 from libs.redis_client.client import RedisUnavailableError
 from libs.redis_client.price_cache import PriceCache
 
@@ -117,6 +117,7 @@ class PnlReporter:
         self._rules = rules
         self._now = now
         self._book = Book()
+        self._rows = RowMemory()
         self._book_read_at_s: float | None = None
         self._held: frozenset[str] = frozenset()
         self.cache_faults = 0
@@ -218,7 +219,7 @@ class PnlReporter:
             previous_close = closes.close(symbol, previous)
             previous_price = None if previous_close is None else previous_close.price
             inputs.append(Valuable(position, day[symbol], mark, previous_price))
-        report = value_positions(inputs, book.realized_closed)
+        report = value_positions(inputs, book.realized_closed, self._rows)
         return RealtimePnl(report, self.mode, self.feed(now), market, now, uuid4().hex)
 
     def _mark(

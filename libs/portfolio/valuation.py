@@ -118,7 +118,7 @@ def value_position(position: Position, day: DayActivity, mark: Mark, previous_cl
         bid=rounded_price(mark.bid),
         ask=rounded_price(mark.ask),
         previous_close=rounded_price(previous_close),
-        price_age_seconds=None if mark.age_s is None else round(mark.age_s, AGE_DECIMALS),
+        price_age_seconds=_rounded_age(mark),
         closing_date=mark.closing_date,
     )
 
@@ -154,10 +154,48 @@ def total_pnl(rows: Sequence[PositionPnl], realized_closed: Decimal) -> PnlTotal
     )
 
 
-def value_positions(inputs: Iterable[Valuable], realized_closed: Decimal) -> PnlReport:
-    """Value every input, in the order given, and total them."""
-    rows = tuple(value_position(*one) for one in inputs)
+def value_positions(
+    inputs: Iterable[Valuable], realized_closed: Decimal, memory: "RowMemory | None" = None
+) -> PnlReport:
+    """Value every input, in the order given, and total them. `memory` saves computing the same row twice."""
+    value = value_position if memory is None else memory.value_position
+    rows = tuple(value(*one) for one in inputs)
     return PnlReport(rows, total_pnl(rows, realized_closed))
+
+
+class RowMemory:
+    """The last row of each symbol and what it was computed from, so that the cost grows with what has changed.
+
+    Of the same inputs only the price's age differs from one look to the next. Holds one row per symbol ever valued.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Valuable, PositionPnl]] = {}
+
+    def value_position(
+        self, position: Position, day: DayActivity, mark: Mark, previous_close: Decimal | None
+    ) -> PositionPnl:
+        """Return what `value_position` would."""
+        known = self._known.get(position.symbol)
+        if known is not None:
+            (known_position, known_day, known_mark, known_close), row = known
+            # What has not changed is the same object, and comparing that costs next to nothing. Of the mark all counts
+            # but its age.
+            if (
+                known_position is position
+                and known_day is day
+                and (known_close is previous_close or known_close == previous_close)
+                and known_mark[:5] == mark[:5]
+                and known_mark.closing_date == mark.closing_date
+            ):
+                return row._replace(price_age_seconds=_rounded_age(mark))
+        row = value_position(position, day, mark, previous_close)
+        self._known[position.symbol] = (Valuable(position, day, mark, previous_close), row)
+        return row
+
+
+def _rounded_age(mark: Mark) -> float | None:
+    return None if mark.age_s is None else round(mark.age_s, AGE_DECIMALS)
 
 
 def rounded_money(amount: Decimal) -> Decimal:

@@ -12,6 +12,7 @@ from libs.portfolio.positions import DayActivity, day_activity, fold_fills
 from libs.portfolio.valuation import (
     CENT,
     PositionPnl,
+    RowMemory,
     Valuable,
     plain_number,
     rounded_money,
@@ -231,3 +232,14 @@ def test_a_thousand_positions_are_valued_in_a_breath() -> None:
         spent.append(time.process_time() - began)
     # Measured at about 10 ms; the limit leaves room for coverage and a slow machine.
     assert min(spent) < 0.1
+
+
+@given(prices=st.lists(st.sampled_from(["152.00", "152.01", None]), min_size=1, max_size=6), closes=st.booleans())
+def test_a_memory_of_rows_changes_no_figure(prices: list[str | None], *, closes: bool) -> None:
+    memory, position = RowMemory(), fold_fills([fill(100, "150.00")])
+    for step, price in enumerate(prices):
+        mark = (
+            UNAVAILABLE if price is None else Mark(PriceSource.REAL_TIME, Decimal(price), None, None, SEEN, step / 10)
+        )
+        close = Decimal("150.80") if closes and step % 2 else None
+        assert memory.value_position(position, HELD, mark, close) == value_position(position, HELD, mark, close)
