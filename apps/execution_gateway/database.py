@@ -14,13 +14,15 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from sqlalchemy import URL, Connection, event, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DisconnectionError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 CALL_TIMEOUT_S: Final = 2.0
 """The longest that one call to the database may take."""
 SQLITE_LOCK_WAIT_S: Final = 1.5
+_SQLITE_CONNECTIONS: Final = 4
 """How long SQLite waits for another writer: shorter than a call, so that it says "locked" rather than times out."""
 MIGRATION_TIMEOUT_S: Final = 60.0
 
@@ -74,8 +76,8 @@ def parse_database_url(text: str) -> URL:
 def create_engine(database_url: str) -> AsyncEngine:
     """Return an engine for `database_url` (forms as in `parse_database_url`). Opens nothing yet.
 
-    SQLite is opened anew for every call and never created: a file that vanished or was damaged under a running
-    program must be an error, not an empty book.
+    SQLite is never created, and opened anew whenever the file is not just as it was: one that vanished or was damaged
+    under a running program must be an error, not an empty book, nor one remembered by an open connection.
     """
     url = parse_database_url(database_url)
     if url.get_backend_name() == "postgresql":
@@ -83,9 +85,39 @@ def create_engine(database_url: str) -> AsyncEngine:
             url, pool_pre_ping=True, pool_timeout=CALL_TIMEOUT_S, connect_args={"timeout": CALL_TIMEOUT_S}
         )
     uri = url.set(database=f"file:{quote(url.database or '')}", query={"mode": "rw", "uri": "true"})
-    engine = create_async_engine(uri, poolclass=NullPool, connect_args={"timeout": SQLITE_LOCK_WAIT_S})
+    engine = create_async_engine(
+        uri, pool_size=_SQLITE_CONNECTIONS, max_overflow=0, pool_timeout=CALL_TIMEOUT_S,
+        connect_args={"timeout": SQLITE_LOCK_WAIT_S},
+    )  # fmt: skip
     event.listen(engine.sync_engine, "connect", _enforce_foreign_keys)
+    _watch_file(engine, Path(url.database or ""))
     return engine
+
+
+def _watch_file(engine: AsyncEngine, path: Path) -> None:
+    """Let a connection serve only as long as the file is as it was when it was opened.
+
+    To look costs some microseconds, to open anew milliseconds: our own writes are rare beside our reads.
+    """
+
+    def remember(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        record.info.update(file=_state_of(path), is_new=True)
+
+    def check(_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
+        # A new one is taken as it is: our own writers may change the file at any moment.
+        if not record.info.pop("is_new", False) and record.info["file"] != _state_of(path):
+            raise DisconnectionError("the file has changed")  # the pool opens a new connection
+
+    event.listen(engine.sync_engine, "connect", remember)
+    event.listen(engine.sync_engine, "checkout", check)
+
+
+def _state_of(path: Path) -> tuple[int, int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 async def migrate(engine: AsyncEngine) -> None:
