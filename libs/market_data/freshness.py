@@ -73,13 +73,14 @@ def choose_mark(
     `is_vouched` says that a live link stands behind `price` now (see `vouches`), `last_vouched_at` when one last did;
     None when none ever did. `close` is that of the last completed session, None when unknown.
     """
-    if price is not None and _is_live(price, is_vouched=is_vouched, now=now, stale_after_s=stale_after_s):
+    age_s = 0.0 if price is None else (now - price.known_since).total_seconds()
+    if price is not None and _is_live(age_s, is_vouched=is_vouched, stale_after_s=stale_after_s):
         source = PriceSource.DELAYED if price.feed == DELAYED_FEED else PriceSource.REAL_TIME
-        return _quote_mark(source, price, now)
+        return _quote_mark(source, price, age_s)
     if close is not None and market is MarketPhase.CLOSED:
         return _closing_mark(close)
     if price is not None and _is_within_ttl(price, last_vouched_at=last_vouched_at, now=now, ttl_s=ttl_s):
-        return _quote_mark(PriceSource.STALE, price, now)
+        return _quote_mark(PriceSource.STALE, price, age_s)
     return UNAVAILABLE if close is None else _closing_mark(close)
 
 
@@ -108,11 +109,11 @@ def vouches(feed: FeedStatus | None, price: Price) -> bool:
     return feed is not None and price.epoch == feed.epoch and (price.symbol in feed.symbols or WILDCARD in feed.symbols)
 
 
-def _is_live(price: Price, *, is_vouched: bool, now: datetime, stale_after_s: float) -> bool:
+def _is_live(age_s: float, *, is_vouched: bool, stale_after_s: float) -> bool:
     # A price stamped far in the future would look new-born until then: it is shown, but never as live.
-    if (price.known_since - now).total_seconds() > MAX_CLOCK_LEAD_S:
+    if age_s < -MAX_CLOCK_LEAD_S:
         return False
-    return is_vouched or price.age_s(now) < stale_after_s
+    return is_vouched or age_s < stale_after_s
 
 
 def _is_within_ttl(price: Price, *, last_vouched_at: datetime | None, now: datetime, ttl_s: float) -> bool:
@@ -120,8 +121,9 @@ def _is_within_ttl(price: Price, *, last_vouched_at: datetime | None, now: datet
     return now - known <= timedelta(seconds=ttl_s)
 
 
-def _quote_mark(source: PriceSource, price: Price, now: datetime) -> Mark:
-    return Mark(source, price.mid, price.bid, price.ask, price.timestamp, price.age_s(now))
+def _quote_mark(source: PriceSource, price: Price, age_s: float) -> Mark:
+    # Never a negative age: a venue's clock may run ahead of ours.
+    return Mark(source, price.mid, price.bid, price.ask, price.timestamp, max(0.0, age_s))
 
 
 def _closing_mark(close: ClosingPrice) -> Mark:

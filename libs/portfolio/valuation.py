@@ -6,7 +6,7 @@ Everything is exact until the last step; then money has 2 decimals, percentages 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -234,8 +234,5 @@ def _rounded(amount: Decimal, step: Decimal) -> Decimal:
 
 
 def _total(amounts: Iterable[Decimal | None]) -> Decimal:
-    total = _NO_MONEY
-    for amount in amounts:
-        if amount is not None:
-            total = EXACT.add(total, amount)
-    return total
+    with localcontext(EXACT):
+        return sum((amount for amount in amounts if amount is not None), _NO_MONEY)

@@ -116,7 +116,7 @@ class PriceCache:
             if entry is None:
                 continue
             have = held(name)
-            if have is not None and is_same_write(entry, have):
+            if have is not None and self._is_known(name, entry, have):
                 continue
             try:
                 prices[name] = self._believed(name, entry)
@@ -154,6 +154,16 @@ class PriceCache:
         except UnreadableFeedStatusError as error:
             log.warning("feed_status_unreadable", reason=str(error))
             return None
+
+    def _is_known(self, symbol: str, entry: bytes, have: Price) -> bool:
+        """Say whether a reader who has `have` gains nothing from `entry`: it was told before, or is that very price."""
+        known = self._decoded.get(symbol)
+        if known is not None and known[0] == entry:
+            return True
+        if not is_same_write(entry, have):
+            return False
+        self._decoded[symbol] = (entry, have)
+        return True
 
     def _believed(self, symbol: str, entry: bytes) -> Price:
         known = self._decoded.get(symbol)
