@@ -14,6 +14,7 @@ from libs.market_data.prices import LinkState, MarketPhase, Mode
 from libs.portfolio.fills import Fill, Side
 from libs.portfolio.positions import Position
 from libs.portfolio.valuation import PositionPnl, plain_number, rounded_money, rounded_price
+from libs.redis_client.price_codec import utc_text
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 """Write a body. Decimals become JSON numbers as they stand; NaN never gets this far."""
@@ -162,7 +163,7 @@ def market_body(market: MarketView) -> dict[str, str | None]:
 
 def iso(time: datetime | None) -> str | None:
     """Return an aware UTC time as text, `2025-10-19T14:30:15.123456+00:00`; None stays None."""
-    return None if time is None else time.isoformat()
+    return None if time is None else utc_text(time)
 
 
 def _fill_row(recorded: RecordedFill) -> FillRow:

@@ -140,11 +140,11 @@ def encode_price(price: Price) -> bytes:
             _writable(price.mid),
             price.bid_size,
             price.ask_size,
-            _utc_text(price.timestamp),
+            utc_text(price.timestamp),
             price.exchange,
             price.ask_exchange,
             price.feed,
-            None if received_at is None else _utc_text(received_at),
+            None if received_at is None else utc_text(received_at),
             price.epoch,
             price.seq,
         )
@@ -205,12 +205,12 @@ def encode_price_update(price: Price) -> bytes:
         _UpdateWire(
             price.symbol,
             _writable(price.mid),
-            _utc_text(price.timestamp),
+            utc_text(price.timestamp),
             price.bid,
             price.ask,
             price.epoch,
             price.seq,
-            None if received_at is None else _utc_text(received_at),
+            None if received_at is None else utc_text(received_at),
             price.feed,
         )
     )
@@ -248,7 +248,7 @@ def encode_feed_status(status: FeedStatus) -> bytes:
         _FeedStatusWire(
             state=status.state,
             connected=status.connected,
-            since=_utc_text(status.since),
+            since=utc_text(status.since),
             epoch=status.epoch,
             feed=status.feed,
             mode=status.mode,
@@ -285,8 +285,11 @@ def _writable(mid: Decimal) -> Decimal:
 
 
 @lru_cache(maxsize=8)  # the cached price and its message carry the same two times
-def _utc_text(time: datetime) -> str:
-    # Ours are UTC already; another zone is converted, and a naive time fails here rather than shift silently.
+def utc_text(time: datetime) -> str:
+    """Return an aware time as `2025-10-19T14:30:15.123456+00:00`. Raises ValueError for a naive one.
+
+    Ours are UTC already; another zone is converted, and a naive time fails here rather than shift silently.
+    """
     if time.tzinfo is not UTC:
         if time.tzinfo is None:
             raise ValueError("a naive time cannot be written")
