@@ -5,6 +5,7 @@ Only asks and shows; exit codes: 0 healthy, 1 degraded, 2 down (a service unreac
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -193,10 +194,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _run(settings: LocalServicesSettings, *, for_machines: bool) -> int:
     report = await look(settings)
-    if for_machines:
-        print(as_json(report).decode())
-    else:
-        show(report, Console())
+    try:
+        if for_machines:
+            print(as_json(report).decode())
+        else:
+            show(report, Console())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `… | head` has seen enough: not a fault, and no reason for a second one when Python flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(report.verdict)
 
 
