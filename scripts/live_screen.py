@@ -59,6 +59,8 @@ class Screen:
                 self._live = None
 
     async def _show_lines(self) -> None:
+        for line in self.addresses:
+            print(line, flush=True)
         async for pnl, health in self._looks(_PLAIN_EVERY_S):
             for line in self._lines(pnl, health):
                 print(line)

@@ -23,6 +23,7 @@ async def test_the_demo_runs_mends_itself_and_leaves_nothing(tmp_path: Path) -> 
         await run.says("SIMULATED", "AAPL qty=100", "source=real-time", "total unrealized=", "Feed connected")
         await run.says("XOM qty=45", "GME qty=200", "TSLA qty=-40", "KO qty=12.345678")
         assert "\x1b[" not in run.output, "no colours without a terminal"
+        assert "redis-cli -p " in run.output
         await run.says("daily bars: ")
 
         async def is_priced() -> bool:
