@@ -22,6 +22,7 @@ GRACE_S: Final = 4
 HARD_STOP_S: Final = 9.5
 """When a stop takes longer, the process ends at once: people and supervisors count on 10 s."""
 _BACKLOG: Final = 2048
+_GC_AFTER_ALLOCATIONS: Final = 50_000
 
 log = structlog.get_logger(__name__)
 
@@ -109,9 +110,11 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         # What the imports have made lives as long as the process. Set aside, it is not searched for garbage again and
-        # again: a full search of it takes a tenth of a second, in which nothing is answered.
+        # again: a full search of it takes a tenth of a second, in which nothing is answered. And an answer of a
+        # thousand rows must not be searched while it is being built: hardly anything here is in a cycle.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_GC_AFTER_ALLOCATIONS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:
