@@ -18,7 +18,9 @@ from apps.market_data_service.state import MarketDataService
 from libs.market_data.alpaca_rest import AlpacaRest
 from libs.market_data.alpaca_stream import AlpacaMarketDataStream
 from libs.market_data.latest_quotes import LatestQuotes
+from libs.market_data.latest_quotes_rest import FEEDS_OVER_REST
 from libs.market_data.market_hours import MarketClock, MarketHours
+from libs.market_data.prices import MarketPhase
 from libs.redis_client.client import RedisClient
 from libs.redis_client.price_cache import PriceCache
 from libs.service.auth import BearerAuthMiddleware
@@ -41,6 +43,7 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
     key, secret = settings.credentials
     rest = AlpacaRest(settings.data_url, settings.trading_url, key, secret)
     feed = settings.alpaca_feed
+    clock = MarketClock(rest.clock, MarketHours())
     stream = AlpacaMarketDataStream(
         key,
         secret,
@@ -48,12 +51,13 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
         symbol_limit=settings.alpaca_symbol_limit,
         max_spread_pct=float(settings.max_spread_pct),
         max_reconnect_attempts=settings.reconnect_max_attempts,
-        fetch_latest_quotes=lambda symbols: rest.latest_quotes(symbols, feed),
+        fetch_latest_quotes=(lambda symbols: rest.latest_quotes(symbols, feed)) if feed in FEEDS_OVER_REST else None,
+        is_market_open=lambda: clock.current(_utc_now()).phase is MarketPhase.OPEN,
     )
     redis = RedisClient(settings.redis_dsn)
     cache = PriceCache(redis, settings.price_ttl_seconds)
     latest = LatestQuotes(feed)
-    writer = PriceWriter(latest, cache, epoch=lambda: stream.link.epoch)
+    writer = PriceWriter(latest, cache, stream.epoch_of)
     announcer = FeedAnnouncer(
         lambda: service.feed_status(),  # noqa: PLW0108 - the service is made of the announcer too
         stream,
@@ -71,7 +75,6 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
         api_token=settings.api_token.get_secret_value() if settings.api_token is not None else None,
         every_s=settings.position_sync_seconds,
     )
-    clock = MarketClock(rest.clock, MarketHours())
     service = MarketDataService(
         settings, stream, latest, redis, cache, writer, announcer, sync, clock, rest, supervisor
     )

@@ -32,7 +32,7 @@ class _ServiceCollector(Collector):
         yield from self._redis()
 
     def _link(self) -> Iterator[Metric]:
-        stream, link = self._service.stream, self._service.stream.link
+        stream, link, watch = self._service.stream, self._service.stream.link, self._service.stream.watch
         state = GaugeMetricFamily("markstream_link_state", "1 for the link's present state", labels=["state"])
         for name in LinkState:
             if name is not LinkState.UNKNOWN:
@@ -40,12 +40,27 @@ class _ServiceCollector(Collector):
         yield state
         yield _gauge("link_connected", "1 while the connection is authenticated and heard", stream.is_connected())
         yield _counter("link_reconnects", "Connections made after the first", link.reconnects)
+        entered = CounterMetricFamily("markstream_link_changes", "Times the link entered a state", labels=["state"])
+        for name, times in link.entered.items():
+            entered.add_metric([name], times)
+        yield entered
         yield _counter("link_attempts_ended", "Connections and attempts that ended", link.attempts_ended)
         age_s = self._service.last_frame_age_s
         if age_s is not None:
             yield _gauge("last_frame_age_seconds", "Seconds since the last frame", age_s)
+        yield _counter("mute_connections", "Connections dropped because they brought no data", watch.mute_connections)
+        yield _counter("silence_probes", "Times REST was asked whether silence is quiet", watch.probes)
+        yield _counter("silence_probe_faults", "Times REST gave no answer to that", watch.probe_faults)
+        yield _counter("gaps", "Spells in which quotes of some symbols may have been missed", stream.gaps.closed)
+        if watch.lag_s is not None:
+            yield _gauge("quote_lag_seconds", "Venue's time to ours, of the freshest quotes last seen", watch.lag_s)
         yield _gauge("symbols_wanted", "Symbols wanted by anybody", len(stream.subscribed_symbols))
         yield _gauge("symbols_confirmed", "Symbols that Alpaca has confirmed", len(stream.confirmed))
+        yield _gauge("symbols_polled", "Symbols priced by REST, not streamed", len(stream.not_streamed))
+        yield _gauge("symbols_doubted", "Symbols whose newest quote may be missing", len(stream.doubted))
+        yield _gauge("symbols_halted", "Symbols whose trading is halted", len(stream.halted))
+        yield _counter("polls", "Times REST was asked for what is not streamed", stream.poller.polls)
+        yield _counter("poll_faults", "Times it gave no answer", stream.poller.faults)
 
     def _quotes(self) -> Iterator[Metric]:
         stream, latest = self._service.stream, self._service.latest

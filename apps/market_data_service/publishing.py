@@ -36,10 +36,10 @@ class PriceWriter:
     `fault` is why the last write failed, None when it went well.
     """
 
-    def __init__(self, latest: LatestQuotes, cache: PriceCache, epoch: Callable[[], str | None]) -> None:
+    def __init__(self, latest: LatestQuotes, cache: PriceCache, epoch_of: Callable[[str], str | None]) -> None:
         self._latest = latest
         self._cache = cache
-        self._epoch = epoch
+        self._epoch_of = epoch_of
         self._wake = asyncio.Event()
         self.fault: str | None = None
         self.written = 0
@@ -49,7 +49,7 @@ class PriceWriter:
 
     def take_quote(self, quote: Quote) -> Unmarkable | None:
         """Hold a quote for the next batch; return why not, if an older one stands. The stream's handler."""
-        refusal = self._latest.put(quote, self._epoch() or "")
+        refusal = self._latest.put(quote, self._epoch_of(quote.symbol))
         if refusal is None:
             self._wake.set()
         return refusal
@@ -112,6 +112,9 @@ class _Stream(Protocol):
 
     @property
     def confirmed(self) -> frozenset[str]: ...
+
+    @property
+    def doubted(self) -> frozenset[str]: ...
 
 
 class FeedAnnouncer:
@@ -185,5 +188,6 @@ class FeedAnnouncer:
         self._renewed_at_s = now_s
         if status.connected and status.state is LinkState.STREAMING:
             confirmed = self._stream.confirmed
-            self._latest.renew(list(self._latest.symbols) if "*" in confirmed else confirmed, status.epoch)
+            known = self._latest.symbols if "*" in confirmed else confirmed
+            self._latest.renew([symbol for symbol in known if symbol not in self._stream.doubted], status.epoch)
             self._writer.wake()

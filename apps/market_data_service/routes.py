@@ -8,6 +8,8 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from apps.market_data_service.state import MarketDataService
+from libs.market_data.gaps import Gap
+from libs.market_data.halts import Halt
 from libs.market_data.prices import Price
 from libs.market_data.symbols import WILDCARD, MalformedSymbolError, parse_symbol
 from libs.redis_client.client import RedisUnavailableError
@@ -18,6 +20,7 @@ from libs.service.version import VERSION
 
 _CACHE_DEADLINE_S = 0.25
 _MOST_SYMBOLS = 5_000
+_MOST_NAMED = 50
 
 router = APIRouter()
 
@@ -105,6 +108,8 @@ def _detail(service: MarketDataService, symbol: str) -> dict[str, Any]:
         "confirmed": symbol in stream.confirmed,
         "streamed": refusal is None,
         "why_not_streamed": refusal,
+        "halted": symbol in stream.halted,
+        "doubted": symbol in stream.doubted,
         "last_quote_at": _time(record.last_quote_at),
         "age_seconds": None if price is None else round(price.age_s(datetime.now(UTC)), 3),
         "quotes": record.quotes,
@@ -162,6 +167,9 @@ async def health(request: Request) -> Response:
                 "since": _time(link.since),
                 "last_frame_age_seconds": None if age_s is None else round(age_s, 3),
                 "reconnects": link.reconnects,
+                "attempts_ended": link.attempts_ended,
+                "mute_connections": stream.watch.mute_connections,
+                "silence": stream.watch.silence,
                 "last_error": None
                 if fault is None
                 else {"message": fault.message, "code": fault.code, "at": _time(fault.at)},
@@ -187,9 +195,35 @@ async def health(request: Request) -> Response:
                 "last_error": service.clock.last_error,
             },
             "snapshots": {"last_error": stream.last_snapshot_fault},
+            "polling": {"symbols": sorted(stream.not_streamed), "last_error": stream.poller.last_fault},
+            "gaps": {
+                "count": stream.gaps.closed,
+                "open": [_gap(gap) for gap in stream.gaps.open],
+                "last": [_gap(gap) for gap in stream.gaps.history],
+            },
+            "halts": {
+                "known": stream.knows_halts,
+                "symbols": {s: _halt(halt) for s in sorted(stream.halted) if (halt := stream.halt_of(s))},
+            },
+            "doubted": sorted(stream.doubted),
             "reasons": reason_bodies(reasons),
         }
     )
+
+
+def _gap(gap: Gap) -> dict[str, Any]:
+    symbols = sorted(gap.symbols)
+    return {
+        "from": _time(gap.began_at),
+        "to": _time(gap.ended_at),
+        "symbols": symbols[:_MOST_NAMED],
+        "symbol_count": len(symbols),
+        "reason": gap.reason,
+    }
+
+
+def _halt(halt: Halt) -> dict[str, Any]:
+    return {"since": _time(halt.at), "reason": halt.reason}
 
 
 @router.get("/health/live")

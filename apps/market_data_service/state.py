@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import assert_never
 
 from apps.market_data_service.position_sync import PositionBasedSubscription
 from apps.market_data_service.publishing import FeedAnnouncer, PriceWriter
@@ -13,12 +14,14 @@ from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.market_hours import MarketClock
 from libs.market_data.prices import FeedStatus, LinkState, Mode
 from libs.market_data.reconnect import Ending
+from libs.market_data.silence import Silence
 from libs.redis_client.client import RedisClient
 from libs.redis_client.price_cache import PriceCache
 from libs.service.health import Health, Reason
 from libs.service.supervise import Supervisor
 
 _CONVERGES_WITHIN_S = 5.0
+_NAMED = 20
 
 
 @dataclass(slots=True)
@@ -55,6 +58,8 @@ class MarketDataService:
             mode=self.mode,
             symbols=self.stream.confirmed,
             market=self.clock.current(datetime.now(UTC)).phase,
+            halted=self.stream.halted,
+            doubted=self.stream.doubted,
         )
 
     @property
@@ -72,6 +77,7 @@ class MarketDataService:
             ),
             *self._link_reasons(),
             *self._subscription_reasons(),
+            *self._silence_reasons(),
             *self._neighbour_reasons(),
         ]
 
@@ -103,11 +109,34 @@ class MarketDataService:
         # Without a link nothing is confirmed: that is told already.
         if stream.is_connected() and stream.diverged_for_s > _CONVERGES_WITHIN_S:
             reasons.append(Reason("not_converged", "Alpaca has not confirmed what is wanted for more than 5 s"))
-        refused = [
-            f"{symbol} ({why})" for symbol in stream.subscribed_symbols if (why := stream.why_not_streamed(symbol))
-        ]
+        refused = [f"{symbol} ({why})" for symbol, why in stream.not_streamed.items()]
         if refused:
-            reasons.append(Reason("symbols_not_streamed", f"not streamed: {', '.join(refused[:20])}"))
+            reasons.append(
+                Reason("symbols_not_streamed", f"not streamed, but polled by REST: {', '.join(refused[:_NAMED])}")
+            )
+        return reasons
+
+    def _silence_reasons(self) -> list[Reason]:
+        watch = self.stream.watch
+        reasons = []
+        match watch.silence:
+            case Silence.NONE:
+                pass
+            case Silence.DOUBTED:
+                reasons.append(
+                    Reason("feed_doubted", "the open market sends nothing, and nothing proves that it is quiet")
+                )
+            case Silence.MUTE:
+                reasons.append(Reason("feed_mute", "the last connection was mute: connected, but without data"))
+            case _:
+                assert_never(watch.silence)
+        if watch.dead:
+            named = ", ".join(sorted(watch.dead)[:_NAMED])
+            reasons.append(
+                Reason("symbols_dead", f"the stream brings nothing, though REST has newer quotes (polled): {named}")
+            )
+        if self.stream.is_lagging:
+            reasons.append(Reason("feed_lagging", f"quotes come {watch.lag_s:.0f} s after they were made"))
         return reasons
 
     def _neighbour_reasons(self) -> list[Reason]:

@@ -7,6 +7,7 @@ and only when that fails element by element. A sample of what comes in, as JSON 
     [{"T":"error","code":406,"msg":"connection limit exceeded"}]
     [{"T":"subscription","trades":[],"quotes":["AMD"],"bars":[],"statuses":[]}]
     [{"T":"q","S":"AMD","bx":"U","bp":87.66,"bs":100,"ax":"Q","ap":87.68,"as":400,"c":["R"],"z":"C","t":"2026-02-20T15:51:45.335689322Z"}]
+    [{"T":"s","S":"AAPL","sc":"H","sm":"Trading Halt","rc":"T12","rm":"","t":"2021-02-22T19:15:00Z","z":"C"}]
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from libs.market_data.halts import TradingStatus
 from libs.market_data.quotes import Quote, QuoteOrigin
 
 
@@ -51,9 +53,22 @@ class SubscriptionMessage(msgspec.Struct, tag_field="T", tag="subscription"):
     """`T:"subscription"`: the complete set now subscribed, after every change of it."""
 
     quotes: list[str] | None = None
+    statuses: list[str] | None = None
 
 
-Message = QuoteMessage | SuccessMessage | ErrorMessage | SubscriptionMessage
+class StatusMessage(msgspec.Struct, tag_field="T", tag="s"):
+    """`T:"s"`: the venue's word on whether a symbol trades. The meaning of `sc` depends on the tape `z`."""
+
+    S: str
+    sc: str = ""
+    sm: str | None = None
+    rc: str | None = None
+    rm: str | None = None
+    t: datetime | None = None
+    z: str | None = None
+
+
+Message = QuoteMessage | SuccessMessage | ErrorMessage | SubscriptionMessage | StatusMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +92,7 @@ _MSGPACK_ONE: Final = msgspec.msgpack.Decoder(Message)
 _JSON_ONE: Final = msgspec.json.Decoder(Message)
 
 # Data that we did not ask for but may be sent: known, and passed over without a complaint.
-_OTHER_KINDS: Final = frozenset({"t", "b", "u", "d", "s", "l", "c", "x", "i"})
+_OTHER_KINDS: Final = frozenset({"t", "b", "u", "d", "l", "c", "x", "i"})
 
 
 def read_frame(frame: bytes | str) -> Sequence[Message | UnreadableMessage]:
@@ -141,3 +156,11 @@ def quote_from(message: QuoteMessage, received_at: datetime, origin: QuoteOrigin
         received_at,
         origin,
     )
+
+
+def status_from(message: StatusMessage) -> TradingStatus:
+    """Turn the wire's trading status into ours. The reason is the text if there is one, else the code."""
+    time = message.t
+    if time is not None and time.tzinfo is None:
+        time = None
+    return TradingStatus(message.S, message.sc, message.rm or message.sm or message.rc or "", message.z, time)

@@ -1,63 +1,41 @@
 """AlpacaMarketDataStream: keeps one connection to Alpaca alive, converges its subscriptions, hands quotes to handlers.
 
-The shell around `session.py` (protocol), `subscriptions.py` (who wants what) and `reconnect.py` (when to dial again).
-It knows no Redis and no HTTP: main.py registers the writer with `add_handler` and passes the function that fetches
-latest quotes by REST.
+The shell that dials, and dials again: `conversation.py` serves a connection, `silence_watch.py` doubts it,
+`subscriptions.py` says who wants what, `reconnect.py` when to dial. It knows no Redis and no HTTP: main.py registers
+the writer with `add_handler`, and passes the functions that fetch latest quotes by REST and tell the market's hours.
 """
 
 import asyncio
 import contextlib
-import inspect
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final
 from uuid import uuid4
 
 import structlog
 
-from libs.market_data.alpaca_connection import AlpacaConnection, ConnectionEndedError, ending_of
-from libs.market_data.alpaca_messages import UnreadableMessage
+from libs.market_data.alpaca_connection import AlpacaConnection, ConnectionEndedError
+from libs.market_data.conversation import Conversation, StreamParts
+from libs.market_data.gaps import GapLog
+from libs.market_data.halts import Halt, Halts
 from libs.market_data.link import Link, LinkFault
 from libs.market_data.prices import LinkState
-from libs.market_data.quote_records import QuoteRecords, SymbolRecord
-from libs.market_data.quotes import Quote, Unmarkable, why_unmarkable
+from libs.market_data.quote_intake import QuoteHandler, QuoteIntake
+from libs.market_data.quote_records import SymbolRecord
+from libs.market_data.quotes import Quote, QuoteOrigin
 from libs.market_data.reconnect import DialBudget, Ending, ReconnectPolicy
-from libs.market_data.session import (
-    ErrorCode,
-    FrameUnreadable,
-    Refusal,
-    RequestRefused,
-    Session,
-    StreamErrorReceived,
-    SubscriptionConfirmed,
-)
+from libs.market_data.rest_polling import QuotePoller
+from libs.market_data.session import Refusal, Session
+from libs.market_data.silence import Silence
+from libs.market_data.silence_watch import SilenceWatch
 from libs.market_data.snapshots import FetchLatestQuotes, SnapshotFetcher
 from libs.market_data.subscriptions import Owner, Subscriptions
 from libs.market_data.symbols import WILDCARD
 
 log = structlog.get_logger(__name__)
-
-QuoteHandler = Callable[[Quote], object]
-
-_ACK_TIMEOUT_S: Final = 10.0
-_READER_TURN_S: Final = 0.002
-"""After this long without a wait the reader lets others run: a full receive queue never yields by itself."""
-_PERMANENT_IN_STREAM: Final = frozenset(
-    {
-        ErrorCode.NOT_AUTHENTICATED,
-        ErrorCode.AUTH_FAILED,
-        ErrorCode.AUTH_TIMEOUT,
-        ErrorCode.CONNECTION_LIMIT,
-        ErrorCode.SLOW_CLIENT,
-        ErrorCode.INSUFFICIENT_SUBSCRIPTION,
-        ErrorCode.INSUFFICIENT_SCOPE,
-    }
-)
-"""Errors after which the connection is of no more use; any other is counted and the connection stays."""
 
 
 class AlpacaMarketDataStream:
@@ -65,10 +43,10 @@ class AlpacaMarketDataStream:
 
     `url` is the data WebSocket, path included. Quotes that may mark a position go to every handler, in order of
     arrival; the others are counted by reason. `symbol_limit` None: the plan has none, or it shows when it is reached.
-    Only one event loop may use it.
+    `is_market_open` says whether quotes are to be expected now. Only one event loop may use it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting of its own
         self,
         api_key: str,
         secret_key: str,
@@ -78,31 +56,36 @@ class AlpacaMarketDataStream:
         max_spread_pct: float = 10.0,
         max_reconnect_attempts: int = 0,
         fetch_latest_quotes: FetchLatestQuotes | None = None,
+        is_market_open: Callable[[], bool] = lambda: True,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._credentials = (api_key, secret_key)
         self._url = url
         self._symbol_limit = symbol_limit
-        self._max_spread_pct = max_spread_pct
         self._policy = ReconnectPolicy(dice, max_reconnect_attempts)
         self._budget = DialBudget()
-        self._subscriptions = Subscriptions()
-        self._handlers: list[QuoteHandler] = []
-        self._connection: AlpacaConnection | None = None
         self._session = Session(symbol_limit)
-        self._records = QuoteRecords(self._is_wanted)
-        self._snapshots = SnapshotFetcher(fetch_latest_quotes, self._handle_quote)
-        self._wake = asyncio.Event()
+        self._conversation: Conversation | None = None
+        self._subscriptions = Subscriptions()
+        self._intake = QuoteIntake(self._is_wanted, max_spread_pct)
+        self._halts = Halts()
+        self._snapshots = SnapshotFetcher(fetch_latest_quotes, self._intake.take_snapshot)
+        self.link = Link(now=_utc_now)
+        self.gaps = GapLog()
+        self.poller = QuotePoller(fetch_latest_quotes, self._to_be_polled, self._intake.take_fetched, is_market_open)
+        self.watch = SilenceWatch(
+            self._intake, self._halts, self.gaps, fetch_latest_quotes, is_market_open, self.link.announce
+        )
+        self._parts = StreamParts(
+            self._subscriptions, self._intake, self.link, self._halts, self.gaps, self._snapshots, self.watch
+        )
         self._redial = asyncio.Event()
         self._is_stopping = False
+        self._standby_reason: str | None = None
         self._finished = asyncio.Event()
         self._finished.set()
-        self.link = Link(now=_utc_now)
-        self.counts: Counter[str] = Counter()
         self.response_headers: Mapping[str, str] = {}
-        self.last_frame_at_s: float | None = None
         self.first_attempt_ended = False
-        self._converged_at_s = time.monotonic()
 
     # --- what is wanted -------------------------------------------------------------------------------------------
 
@@ -122,8 +105,14 @@ class AlpacaMarketDataStream:
         self._wanted_changed()
 
     def _wanted_changed(self) -> None:
-        self._records.forget_unwanted()
-        self._wake.set()
+        self._intake.records.forget_unwanted()
+        if WILDCARD not in self._subscriptions:
+            wanted = frozenset(self._subscriptions.by_priority())
+            self.watch.keep_only(wanted)
+            self.gaps.keep_only(wanted)
+            self._halts.keep_only(wanted)
+        if self._conversation is not None:
+            self._conversation.wanted_changed()
 
     def _is_wanted(self, symbol: str) -> bool:
         return symbol in self._subscriptions or WILDCARD in self._subscriptions
@@ -136,7 +125,7 @@ class AlpacaMarketDataStream:
     @property
     def confirmed(self) -> frozenset[str]:
         """The symbols that Alpaca has acknowledged on the present connection; empty without one."""
-        return self._session.confirmed if self._connection is not None else frozenset()
+        return self._session.confirmed if self._conversation is not None else frozenset()
 
     def owners(self, symbol: str) -> list[Owner]:
         """Return on whose behalf `symbol` is wanted."""
@@ -147,23 +136,37 @@ class AlpacaMarketDataStream:
         return self._session.why_not_streamed(symbol, self._subscriptions.by_priority())
 
     @property
+    def not_streamed(self) -> dict[str, Refusal]:
+        """The wanted symbols that Alpaca does not stream on this connection, and why: REST prices them."""
+        wanted = self._subscriptions.by_priority()
+        streamable = frozenset(self._session.streamable(wanted))
+        refused = self._session.refused
+        return {s: refused.get(s, Refusal.OVER_LIMIT) for s in wanted if s not in streamable and s != WILDCARD}
+
+    def _to_be_polled(self) -> frozenset[str]:
+        return frozenset(self.not_streamed) | self.watch.dead
+
+    @property
     def diverged_for_s(self) -> float:
         """Seconds for which wanted and confirmed have differed, symbols that are refused or over the limit left out."""
-        if self._is_converged():
-            self._converged_at_s = time.monotonic()
-        return time.monotonic() - self._converged_at_s
-
-    def _is_converged(self) -> bool:
-        return set(self._session.streamable(self._subscriptions.by_priority())) == self.confirmed
+        conversation = self._conversation
+        if conversation is None or self._session.has_what_it_can(self._subscriptions.by_priority()):
+            return 0.0
+        return time.monotonic() - conversation.converged_at_s
 
     def record(self, symbol: str) -> SymbolRecord:
         """Return what was seen of `symbol`."""
-        return self._records.of(symbol)
+        return self._intake.records.of(symbol)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Quotes streamed, and everything odd, by kind."""
+        return self._intake.counts
 
     @property
     def rejected(self) -> Mapping[str, int]:
         """How many quotes could not mark, by reason, over all symbols."""
-        return self._records.rejected
+        return self._intake.records.rejected
 
     @property
     def snapshot_faults(self) -> int:
@@ -175,6 +178,39 @@ class AlpacaMarketDataStream:
         """Why the last fetch of latest quotes failed; None when it went well."""
         return self._snapshots.last_fault
 
+    # --- what may be said of the symbols --------------------------------------------------------------------------
+
+    def epoch_of(self, symbol: str) -> str | None:
+        """Return the connection to which a quote of `symbol` taken now belongs; None when it streams none of it."""
+        confirmed = self.confirmed
+        return self.link.epoch if symbol in confirmed or WILDCARD in confirmed else None
+
+    @property
+    def halted(self) -> frozenset[str]:
+        """The symbols whose trading the venue has halted."""
+        return self._halts.symbols
+
+    def halt_of(self, symbol: str) -> Halt | None:
+        """Return the halt of `symbol`; None when it trades."""
+        return self._halts.of(symbol)
+
+    @property
+    def knows_halts(self) -> bool:
+        """Whether the venue tells of halts on this connection."""
+        return self._session.offers_statuses
+
+    @property
+    def is_lagging(self) -> bool:
+        """Whether the stream brings quotes long after they were made."""
+        return self._intake.is_lagging
+
+    @property
+    def doubted(self) -> frozenset[str]:
+        """The wanted symbols of which the newest quote may well be missing; `*` for all there are."""
+        if self.watch.silence is not Silence.NONE:
+            return frozenset(self._subscriptions.by_priority())
+        return self.watch.dead
+
     # --- quotes ---------------------------------------------------------------------------------------------------
 
     def add_handler(self, handler: QuoteHandler) -> None:
@@ -183,56 +219,47 @@ class AlpacaMarketDataStream:
         It must not wait (the socket waits with it): hand over to a queue or a map. It may return an Unmarkable, which
         is then counted for the symbol. Raises TypeError for a coroutine function.
         """
-        if inspect.iscoroutinefunction(handler):
-            raise TypeError("a quote handler must not wait: register a plain function that hands the quote over")
-        self._handlers.append(handler)
+        self._intake.add_handler(handler)
 
     async def _handle_quote(self, quote: Quote) -> None:
         """Count one quote and hand it to the handlers if it may mark. Never waits, never raises for what it holds."""
-        self._take_quote(quote)
-
-    def _take_quote(self, quote: Quote) -> None:
-        record = self._records.begin(quote.symbol)
-        if record is None:
-            # A few points may still arrive after an unsubscribe: they must not bring a dropped symbol back.
-            self.counts["quotes_unwanted"] += 1
-            return
-        record.quotes += 1
-        record.last_quote_at = quote.received_at
-        refusal = why_unmarkable(quote, self._max_spread_pct)
-        if refusal is None:
-            for handler in self._handlers:
-                try:
-                    outcome = handler(quote)
-                except Exception:
-                    self.counts["handler_errors"] += 1
-                    log.exception("quote_handler_failed", symbol=quote.symbol)
-                else:
-                    if isinstance(outcome, Unmarkable):
-                        self._records.reject(record, outcome)
+        if quote.origin is QuoteOrigin.REST:
+            self._intake.take_fetched(quote)
         else:
-            self._records.reject(record, refusal)
+            self._intake.take_streamed(quote)
 
     # --- the connection -------------------------------------------------------------------------------------------
 
     def is_connected(self) -> bool:
         """Say whether the socket is open, authenticated, and something was heard within the liveness window."""
-        return self._connection is not None and self._connection.is_alive
+        return self._conversation is not None and self._conversation.is_alive
+
+    @property
+    def last_frame_at_s(self) -> float | None:
+        """When the present connection's last frame came, by the monotonic clock; None without a connection."""
+        return None if self._conversation is None else self._conversation.last_frame_at_s
 
     async def start(self) -> None:
         """Connect and stream until `stop`; after a refusal wait for `reconnect`. Raises only for faults of our own."""
         self._is_stopping = False
         self._finished.clear()
         try:
-            while not self._is_stopping:
-                await self._wait_for_dial_budget()
-                if not self._is_stopping:
-                    self._redial.clear()
-                    ended = await self._connect_and_stream()
-                    await self._rest_after(ended)
+            async with asyncio.TaskGroup() as group:
+                polling = group.create_task(self.poller.run(), name="alpaca-poll")
+                await self._keep_connected()
+                polling.cancel()
         finally:
             self.link.go(LinkState.STOPPED, "stopped")
             self._finished.set()
+
+    async def _keep_connected(self) -> None:
+        while not self._is_stopping:
+            await self._wait_to_lead()
+            await self._wait_for_dial_budget()
+            if not self._is_stopping and self._standby_reason is None:
+                self._redial.clear()
+                ended = await self._connect_and_stream()
+                await self._rest_after(ended)
 
     async def stop(self) -> None:
         """Close the connection with a close frame and end `start`."""
@@ -244,6 +271,23 @@ class AlpacaMarketDataStream:
         """Drop the connection and dial again now, within the dial budget. Leaves `refused` and `stopped`."""
         self._policy.forgive()
         self._redial.set()
+
+    def stand_by(self, reason: str) -> None:
+        """Close the connection and make none until `take_over`: another instance has the feed."""
+        self._standby_reason = reason
+        self._redial.set()
+
+    def take_over(self) -> None:
+        """Connect: the feed is ours."""
+        if self._standby_reason is not None:
+            self._standby_reason = None
+            self.reconnect()
+
+    async def _wait_to_lead(self) -> None:
+        while (reason := self._standby_reason) is not None and not self._is_stopping:
+            self.link.go(LinkState.STANDBY, reason)
+            self._redial.clear()
+            await self._redial.wait()
 
     async def _wait_for_dial_budget(self) -> None:
         while (wait_s := self._budget.wait_s(time.monotonic())) and not self._is_stopping:
@@ -288,14 +332,16 @@ class AlpacaMarketDataStream:
             self.first_attempt_ended = True
         began_s = time.monotonic()
         quotes_before = self.counts["quotes"]
-        self._begin_session(connection)
+        conversation = self._begin(connection)
+        ended = _requested()
         try:
-            ended = await self._serve(connection)
+            ended = await self._serve(conversation)
         finally:
             self._policy.connection_proven(
                 lasted_s=time.monotonic() - began_s, delivered_data=self.counts["quotes"] > quotes_before
             )
-            self._connection = None
+            self.gaps.lost(self.confirmed, conversation.last_frame_at, ended.message)
+            self._conversation = None
             await connection.close()
         return self._note_end(ended)
 
@@ -312,17 +358,18 @@ class AlpacaMarketDataStream:
         if task.cancelled():
             raise _requested()
 
-    def _begin_session(self, connection: AlpacaConnection) -> None:
-        self._connection = connection
-        self._session = Session(self._symbol_limit)
+    def _begin(self, connection: AlpacaConnection) -> Conversation:
+        self._session = Session(self._symbol_limit, offers_statuses=True)
         self._snapshots.forget()
+        self._halts.question()
+        self.watch.begin()
+        self._conversation = Conversation(connection, self._session, self._parts)
         self.response_headers = {name.lower(): value for name, value in connection.response_headers.raw_items()}
         self.link.epoch = uuid4().hex
         self.link.connections += 1
-        self.last_frame_at_s = time.monotonic()
         self.link.go(LinkState.SUBSCRIBING)
         log.info("stream_connected", url=self._url, connections=self.link.connections)
-        self._wake.set()
+        return self._conversation
 
     def _note_end(self, ended: ConnectionEndedError) -> ConnectionEndedError:
         self.link.attempts_ended += 1
@@ -331,12 +378,14 @@ class AlpacaMarketDataStream:
             log.warning("stream_ended", reason=ended.message, code=ended.code, ending=ended.ending.name.lower())
         return ended
 
-    async def _serve(self, connection: AlpacaConnection) -> ConnectionEndedError:
+    async def _serve(self, conversation: Conversation) -> ConnectionEndedError:
         """Run the connection's parts until one of them ends it."""
         parts = [
-            asyncio.create_task(self._read(connection), name="alpaca-read"),
-            asyncio.create_task(self._converge(connection), name="alpaca-converge"),
+            asyncio.create_task(conversation.read(), name="alpaca-read"),
+            asyncio.create_task(conversation.converge(), name="alpaca-converge"),
             asyncio.create_task(self._snapshots.run(), name="alpaca-snapshots"),
+            asyncio.create_task(self.watch.watch(self._session, conversation.wanted_changed), name="alpaca-watch"),
+            asyncio.create_task(self.watch.probe(self._session), name="alpaca-probe"),
             asyncio.create_task(self._redial.wait(), name="alpaca-redial"),
         ]
         try:
@@ -352,68 +401,6 @@ class AlpacaMarketDataStream:
             if error is not None:
                 raise error
         return _requested()
-
-    async def _read(self, connection: AlpacaConnection) -> None:
-        turn_began_s = time.monotonic()
-        while True:
-            frame = await connection.recv()
-            now_s = self.last_frame_at_s = time.monotonic()
-            for event in self._session.receive(frame, _utc_now()):
-                if event.__class__ is Quote:
-                    self.counts["quotes"] += 1
-                    self._take_quote(event)
-                else:
-                    self._take_event(event)
-            if now_s - turn_began_s > _READER_TURN_S:
-                await asyncio.sleep(0)
-                turn_began_s = time.monotonic()
-
-    def _take_event(self, event: object) -> None:
-        """Act on what is no quote. Raises ConnectionEndedError when the connection is of no more use."""
-        match event:
-            case SubscriptionConfirmed():
-                self._take_confirmation(event)
-            case RequestRefused():
-                log.warning("subscription_refused", code=event.code, reason=event.message, symbols=len(event.symbols))
-                self._wake.set()
-                self.link.announce()
-            case StreamErrorReceived():
-                self.counts[f"stream_error_{event.code}"] += 1
-                log.warning("stream_error", code=event.code, reason=event.message)
-                if event.code in _PERMANENT_IN_STREAM:
-                    raise ConnectionEndedError(ending_of(event.code), event.message, code=event.code)
-            case UnreadableMessage():
-                self.counts["unreadable_messages"] += 1
-                if event.symbol is not None and (record := self._records.begin(event.symbol)):
-                    self._records.reject(record, Unmarkable.MALFORMED)
-            case FrameUnreadable():
-                self.counts["unreadable_frames"] += 1
-
-    def _take_confirmation(self, event: SubscriptionConfirmed) -> None:
-        self._snapshots.want(event.added - {WILDCARD})
-        log.info("subscription_confirmed", added=len(event.added), removed=len(event.removed))
-        self._wake.set()
-        self.link.announce()
-
-    async def _converge(self, connection: AlpacaConnection) -> None:
-        """Send one request after another until confirmed is what is wanted, and again after every change."""
-        while True:
-            self._wake.clear()
-            request = None
-            if self._session.in_flight is None:
-                request = self._session.next_request(self._subscriptions.by_priority())
-            if request is not None:
-                await connection.send(request.message())
-            elif self._session.in_flight is None:
-                self._converged_at_s = time.monotonic()
-                self.link.go(LinkState.STREAMING)
-            try:
-                async with asyncio.timeout(_ACK_TIMEOUT_S if self._session.in_flight is not None else None):
-                    await self._wake.wait()
-            except TimeoutError:
-                raise ConnectionEndedError(
-                    Ending.LOST, f"no acknowledgement of a subscription within {_ACK_TIMEOUT_S:.0f} s"
-                ) from None
 
 
 def _requested() -> ConnectionEndedError:

@@ -22,7 +22,7 @@ REPEAT_INTERVAL_S: Final = 1.0
 @dataclass(slots=True)
 class _Held:
     quote: Quote
-    epoch: str
+    epoch: str | None
     newest_time: datetime
     seq: int = 0
     published: Quote | None = None
@@ -40,8 +40,11 @@ class LatestQuotes:
     _held: dict[str, _Held] = field(default_factory=dict)
     _dirty: dict[str, None] = field(default_factory=dict)
 
-    def put(self, quote: Quote, epoch: str) -> Unmarkable | None:
-        """Take a markable quote that came over connection `epoch`; return why not, or None when it now stands."""
+    def put(self, quote: Quote, epoch: str | None) -> Unmarkable | None:
+        """Take a markable quote; return why not, or None when it now stands.
+
+        `epoch` is the connection it belongs to; None for one fetched by REST of a symbol that no connection streams.
+        """
         received, time = quote.received_at, quote.timestamp
         if time is None:
             return Unmarkable.UNTIMED

@@ -1,6 +1,6 @@
 """What is known of the one connection to Alpaca: its state, since when, and the record of its last changes."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,6 +43,8 @@ class Link:
     attempts_ended: int = 0
     last_fault: LinkFault | None = None
     history: deque[LinkChange] = field(default_factory=lambda: deque(maxlen=50))
+    entered: Counter[LinkState] = field(default_factory=Counter)
+    """How often each state was entered."""
     _listeners: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -61,6 +63,7 @@ class Link:
         """Enter `state`. Entering the present one changes nothing."""
         if state is not self.state:
             self.state, self.since = state, self.now()
+            self.entered[state] += 1
             self.history.append(LinkChange(self.since, state, reason))
             self.announce()
 

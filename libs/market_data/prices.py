@@ -82,6 +82,8 @@ class FeedStatus:
     """What the market data service says of its link: the content of `feed:status` and its heartbeat.
 
     `symbols` are those that Alpaca has confirmed. `epoch` is None before the first authenticated connection.
+    `halted`: those of them whose trading the venue has halted. `doubted`: those that have been silent for longer than
+    is usual for them without a proof that nothing happened; the link does not vouch for their prices.
     """
 
     state: LinkState
@@ -92,3 +94,5 @@ class FeedStatus:
     mode: Mode
     symbols: frozenset[str]
     market: MarketPhase
+    halted: frozenset[str] = frozenset()
+    doubted: frozenset[str] = frozenset()

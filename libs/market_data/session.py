@@ -2,7 +2,8 @@
 
 Moves the confirmed set towards the wanted one, one request in flight. Alpaca refuses a request whole when one symbol
 is malformed (400) or when it would exceed the plan (405), so a refused request is halved until what fits streams and
-the culprit is known. Pure: no socket, no clock.
+the culprit is known. Trading statuses are asked for last, of what streams already: no quote ever waits for them.
+Pure: no socket, no clock.
 """
 
 from collections import Counter
@@ -15,13 +16,16 @@ from typing import Final, assert_never
 from libs.market_data.alpaca_messages import (
     ErrorMessage,
     QuoteMessage,
+    StatusMessage,
     SubscriptionMessage,
     SuccessMessage,
     UnreadableFrameError,
     UnreadableMessage,
     quote_from,
     read_frame,
+    status_from,
 )
+from libs.market_data.halts import TradingStatus
 from libs.market_data.quotes import Quote
 from libs.market_data.symbols import WILDCARD
 
@@ -36,6 +40,13 @@ class Refusal(StrEnum):
     OVER_LIMIT = "over_limit"
     NOT_OFFERED = "not_offered"
     NOT_CONFIRMED = "not_confirmed"
+
+
+class Channel(StrEnum):
+    """What a request is about, in the words of the wire."""
+
+    QUOTES = "quotes"
+    STATUSES = "statuses"
 
 
 class ErrorCode:
@@ -68,6 +79,7 @@ class RequestRefused:
     code: int
     message: str
     symbols: tuple[str, ...]
+    channel: Channel = Channel.QUOTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,31 +97,52 @@ class FrameUnreadable:
     problem: str
 
 
-Event = Quote | SubscriptionConfirmed | RequestRefused | StreamErrorReceived | UnreadableMessage | FrameUnreadable
+Event = (
+    Quote
+    | TradingStatus
+    | SubscriptionConfirmed
+    | RequestRefused
+    | StreamErrorReceived
+    | UnreadableMessage
+    | FrameUnreadable
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionRequest:
-    """A message to send: `action` is `subscribe` or `unsubscribe`, of the quotes of these symbols."""
+    """A message to send: `action` is `subscribe` or `unsubscribe`, of these symbols on one channel."""
 
     action: str
     symbols: tuple[str, ...]
+    channel: Channel = Channel.QUOTES
 
     def message(self) -> dict[str, object]:
         """Return the message as Alpaca wants it, to be encoded."""
-        return {"action": self.action, "quotes": list(self.symbols)}
+        return {"action": self.action, self.channel.value: list(self.symbols)}
 
 
 @dataclass(slots=True)
 class Session:
-    """The state of one connection, from authentication to its end. `symbol_limit` None: none is known (yet)."""
+    """The state of one connection, from authentication to its end. `symbol_limit` None: none is known (yet).
+
+    `offers_statuses`: whether trading statuses are to be asked for; it turns False when the server refuses them.
+    """
 
     symbol_limit: int | None = None
+    offers_statuses: bool = False
     confirmed: frozenset[str] = frozenset()
+    confirmed_statuses: frozenset[str] = frozenset()
     refused: dict[str, Refusal] = field(default_factory=dict)
     in_flight: SubscriptionRequest | None = None
     counts: Counter[str] = field(default_factory=Counter)
     _chunk: int = _MOST_PER_REQUEST
+    _plan_limit: int | None = field(init=False)
+    _to_renew: frozenset[str] = frozenset()
+    _is_trying_again: bool = False
+    _are_statuses_paused: bool = False
+
+    def __post_init__(self) -> None:
+        self._plan_limit = self.symbol_limit
 
     def receive(self, frame: bytes | str, received_at: datetime) -> list[Event]:
         """Take one frame; return what it says, in order. Never raises for what the frame contains."""
@@ -123,8 +156,10 @@ class Session:
             match message:
                 case QuoteMessage():
                     events.append(quote_from(message, received_at))
+                case StatusMessage():
+                    events.append(status_from(message))
                 case SubscriptionMessage():
-                    events.append(self._acknowledge(frozenset(message.quotes or ())))
+                    events.append(self._acknowledge(message))
                 case ErrorMessage():
                     events.append(self._take_error(message))
                 case UnreadableMessage():
@@ -136,14 +171,26 @@ class Session:
                     assert_never(message)
         return events
 
-    def _acknowledge(self, now_confirmed: frozenset[str]) -> SubscriptionConfirmed:
-        before, self.confirmed = self.confirmed, now_confirmed
+    # --- what the server answered ---------------------------------------------------------------------------------
+
+    def _acknowledge(self, message: SubscriptionMessage) -> SubscriptionConfirmed:
+        before, self.confirmed = self.confirmed, frozenset(message.quotes or ())
+        self.confirmed_statuses = frozenset(message.statuses or ())
         request, self.in_flight = self.in_flight, None
         if request is not None and request.action == "subscribe":
-            # An acknowledgement is the full set: what it leaves out will not stream, however often we ask.
-            self._refuse((s for s in request.symbols if s not in now_confirmed), Refusal.NOT_CONFIRMED)
-            self._chunk = min(_MOST_PER_REQUEST, self._chunk * 2)
-        return SubscriptionConfirmed(now_confirmed - before, before - now_confirmed)
+            self._note_accepted(request)
+        return SubscriptionConfirmed(self.confirmed - before, before - self.confirmed)
+
+    def _note_accepted(self, request: SubscriptionRequest) -> None:
+        if request.channel is Channel.STATUSES:
+            # Left out of the acknowledgement: this server does not have them, and says no more about it.
+            self.offers_statuses = self.offers_statuses and self.confirmed_statuses.issuperset(request.symbols)
+            return
+        # An acknowledgement is the full set: what it leaves out will not stream, however often we ask.
+        self._refuse((s for s in request.symbols if s not in self.confirmed), Refusal.NOT_CONFIRMED)
+        self._chunk = min(_MOST_PER_REQUEST, self._chunk * 2)
+        if self._is_trying_again and self.confirmed.issuperset(request.symbols):
+            self._forgive()
 
     def _take_error(self, error: ErrorMessage) -> RequestRefused | StreamErrorReceived:
         self.counts[f"error_{error.code}"] += 1
@@ -158,22 +205,64 @@ class Session:
         self.in_flight = None
         if request.action == "unsubscribe":
             return StreamErrorReceived(error.code, error.msg)
-        if error.code == ErrorCode.INVALID_SUBSCRIBE_ACTION:
+        if request.channel is Channel.STATUSES:
+            self.offers_statuses = False
+        elif error.code == ErrorCode.SYMBOL_LIMIT and self.confirmed_statuses and not self._is_trying_again:
+            # Should the plan count statuses too, they make room: a quote is worth more.
+            self._are_statuses_paused = True
+        else:
+            self._take_refusal(request, error.code)
+        return RequestRefused(error.code, error.msg, request.symbols, request.channel)
+
+    def _take_refusal(self, request: SubscriptionRequest, code: int) -> None:
+        self._is_trying_again = False
+        if code == ErrorCode.INVALID_SUBSCRIBE_ACTION:
             self._refuse(request.symbols, Refusal.NOT_OFFERED)
         elif len(request.symbols) > 1:
             self._chunk = (len(request.symbols) + 1) // 2
-        elif error.code == ErrorCode.INVALID_SYNTAX or request.symbols == (WILDCARD,):
-            is_syntax = error.code == ErrorCode.INVALID_SYNTAX
+        elif code == ErrorCode.INVALID_SYNTAX or request.symbols == (WILDCARD,):
+            is_syntax = code == ErrorCode.INVALID_SYNTAX
             self._refuse(request.symbols, Refusal.MALFORMED if is_syntax else Refusal.OVER_LIMIT)
             self._chunk = _MOST_PER_REQUEST
         else:
             # One more symbol was one too many: what is confirmed is what the plan allows.
             self.symbol_limit = len(self.confirmed)
-        return RequestRefused(error.code, error.msg, request.symbols)
 
     def _refuse(self, symbols: Iterable[str], why: Refusal) -> None:
         for symbol in symbols:
             self.refused[symbol] = why
+
+    # --- what refused us may pass ---------------------------------------------------------------------------------
+
+    def try_again(self, wanted: Sequence[str]) -> None:
+        """Have one symbol asked for again that the server has refused: plans change, and servers recover.
+
+        When it is accepted, so may the others be: all refusals are forgotten. The configured limit stays.
+        """
+        left_out = [symbol for symbol in wanted if symbol not in self.confirmed]
+        if self.in_flight is not None or not left_out:
+            return
+        if self.symbol_limit != self._plan_limit:
+            self.symbol_limit, self._chunk, self._is_trying_again = self._plan_limit, 1, True
+        elif refused := [symbol for symbol in left_out if symbol in self.refused]:
+            # Another one each time: the refused go to the end of the line.
+            symbol = min(refused, key=list(self.refused).index)
+            del self.refused[symbol]
+            self._chunk, self._is_trying_again = 1, True
+
+    def _forgive(self) -> None:
+        self.refused.clear()
+        self.symbol_limit, self._is_trying_again = self._plan_limit, False
+
+    def renew(self, symbols: Iterable[str]) -> None:
+        """Have `symbols` unsubscribed and subscribed again: they are confirmed, and nothing comes."""
+        self._to_renew |= self.confirmed.intersection(symbols)
+
+    def give_up_statuses(self) -> None:
+        """Take the request in flight as never answered: statuses are not asked for any more."""
+        self.in_flight, self.offers_statuses = None, False
+
+    # --- what to ask for ------------------------------------------------------------------------------------------
 
     def streamable(self, wanted: Sequence[str]) -> list[str]:
         """Return those of `wanted` (the most important first) that this connection can be asked to stream."""
@@ -186,17 +275,34 @@ class Session:
         None while one is in flight, and when nothing is left to do. Symbols are given up before others are asked for,
         so that a full plan has room.
         """
-        if self.in_flight is not None:
-            return None
-        target = self.streamable(wanted)
-        leaving = self.confirmed.difference(target)
-        if leaving:
-            self.in_flight = SubscriptionRequest("unsubscribe", tuple(sorted(leaving)[:_MOST_PER_REQUEST]))
+        if self.in_flight is None:
+            self.in_flight = self._next_of_quotes(self.streamable(wanted)) or self._next_of_statuses()
             return self.in_flight
+        return None
+
+    def _next_of_quotes(self, target: Sequence[str]) -> SubscriptionRequest | None:
+        leaving = self.confirmed.difference(target) | self._to_renew
+        if leaving:
+            chunk = tuple(sorted(leaving)[:_MOST_PER_REQUEST])
+            self._to_renew -= frozenset(chunk)
+            return SubscriptionRequest("unsubscribe", chunk)
+        may_keep = self.offers_statuses and not self._are_statuses_paused
+        surplus = self.confirmed_statuses - (self.confirmed if may_keep else frozenset())
+        if surplus:
+            return SubscriptionRequest("unsubscribe", tuple(sorted(surplus)[:_MOST_PER_REQUEST]), Channel.STATUSES)
         missing = [symbol for symbol in target if symbol not in self.confirmed]
-        if missing:
-            self.in_flight = SubscriptionRequest("subscribe", tuple(missing[: self._chunk]))
-        return self.in_flight
+        return SubscriptionRequest("subscribe", tuple(missing[: self._chunk])) if missing else None
+
+    def _next_of_statuses(self) -> SubscriptionRequest | None:
+        self._are_statuses_paused = False
+        missing = self.confirmed - self.confirmed_statuses if self.offers_statuses else None
+        if not missing:
+            return None
+        return SubscriptionRequest("subscribe", tuple(sorted(missing)[:_MOST_PER_REQUEST]), Channel.STATUSES)
+
+    def has_what_it_can(self, wanted: Sequence[str]) -> bool:
+        """Say whether the quotes of all of `wanted` that can be streamed are."""
+        return self.confirmed == frozenset(self.streamable(wanted))
 
     def why_not_streamed(self, symbol: str, wanted: Sequence[str]) -> Refusal | None:
         """Return why `symbol` is not, and will not be, streamed; None when it is or soon will be."""

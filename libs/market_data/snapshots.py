@@ -22,7 +22,7 @@ _RETRY_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 class SnapshotFetcher:
     """Fetches each wanted symbol's latest quote once. `last_fault`: why the last try failed, None after a good one."""
 
-    def __init__(self, fetch: FetchLatestQuotes | None, take: Callable[[Quote], Awaitable[None]]) -> None:
+    def __init__(self, fetch: FetchLatestQuotes | None, take: Callable[[Quote], None]) -> None:
         self._fetch = fetch
         self._take = take
         self._unfetched: dict[str, None] = {}
@@ -67,7 +67,7 @@ class SnapshotFetcher:
         for symbol in symbols:
             self._unfetched.pop(symbol, None)
         for quote in quotes:
-            await self._take(as_standing_quote(quote))
+            self._take(quote)
         return True
 
 

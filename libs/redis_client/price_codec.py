@@ -104,6 +104,8 @@ class _FeedStatusWire(msgspec.Struct, frozen=True):
     mode: Mode
     symbols: list[str]
     market: MarketPhase
+    halted: list[str]
+    doubted: list[str]
 
 
 class _ReadFeedStatusWire(msgspec.Struct, frozen=True):
@@ -115,6 +117,8 @@ class _ReadFeedStatusWire(msgspec.Struct, frozen=True):
     symbols: list[str]
     market: MarketPhase
     epoch: str | None = None
+    halted: list[str] = []
+    doubted: list[str] = []
 
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -242,7 +246,7 @@ def encode_feed_status(status: FeedStatus) -> bytes:
     """Return the content of `feed:status` and of its heartbeat.
 
     Sample: `{"state":"streaming","connected":true,"since":"2025-10-19T13:29:58+00:00","epoch":"c1","feed":"iex",
-    "mode":"paper","symbols":["AAPL","MSFT"],"market":"open"}`
+    "mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[]}`
     """
     return _encode(
         _FeedStatusWire(
@@ -254,6 +258,8 @@ def encode_feed_status(status: FeedStatus) -> bytes:
             mode=status.mode,
             symbols=sorted(status.symbols),
             market=status.market,
+            halted=sorted(status.halted),
+            doubted=sorted(status.doubted),
         )
     )
 
@@ -274,6 +280,8 @@ def decode_feed_status(data: bytes) -> FeedStatus:
         mode=wire.mode,
         symbols=frozenset(wire.symbols),
         market=wire.market,
+        halted=frozenset(wire.halted),
+        doubted=frozenset(wire.doubted),
     )
 
 

@@ -20,7 +20,7 @@ CACHED = {
     "received_at", "epoch", "seq",
 }  # fmt: skip
 PUBLISHED = {"symbol", "price", "timestamp", "bid", "ask", "epoch", "seq"}
-STATUS = {"state", "connected", "since", "epoch", "feed", "mode", "symbols", "market"}
+STATUS = {"state", "connected", "since", "epoch", "feed", "mode", "symbols", "market", "halted", "doubted"}
 
 
 @pytest_asyncio.fixture(loop_scope="module")

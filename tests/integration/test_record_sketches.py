@@ -20,7 +20,7 @@ async def test_a_quote_of_the_sdk_is_cached_and_published(redis_client: RedisCli
     received_at = datetime.now(UTC)
     wire = {"t": received_at, "bx": "V", "bp": 150.25, "bs": 3, "ax": "Q", "ap": 150.27, "as": 2, "c": ["R"], "z": "C"}
     stream = AlpacaMarketDataStream("key", "secret")
-    writer = PriceWriter(LatestQuotes("iex"), PriceCache(redis_client, 300), epoch=lambda: "epoch-1")
+    writer = PriceWriter(LatestQuotes("iex"), PriceCache(redis_client, 300), epoch_of=lambda _symbol: "epoch-1")
     stream.add_handler(writer.take_quote)
     await stream.subscribe_symbols(["AAPL"])
     async with redis_client.pubsub() as pubsub:

@@ -21,10 +21,11 @@ from tests.support.waiting import eventually
 
 @dataclass
 class FakeLink:
-    """Stands for the stream in what the announcer reads of it: two plain attributes."""
+    """Stands for the stream in what the announcer reads of it: plain attributes."""
 
     subscribed_symbols: list[str] = field(default_factory=lambda: ["AAPL", "MSFT"])
     confirmed: frozenset[str] = frozenset({"AAPL", "MSFT"})
+    doubted: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -42,7 +43,7 @@ def make_bench(url: str, ttl_s: float = 300.0) -> Bench:
     client = RedisClient(url)
     cache, latest, link = PriceCache(client, ttl_s), LatestQuotes("iex"), FakeLink()
     state: dict[str, object] = {"state": LinkState.STREAMING, "connected": True, "epoch": "e1"}
-    writer = PriceWriter(latest, cache, epoch=lambda: "e1")
+    writer = PriceWriter(latest, cache, epoch_of=lambda _symbol: "e1")
 
     def status() -> FeedStatus:
         return FeedStatus(

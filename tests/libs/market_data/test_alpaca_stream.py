@@ -222,7 +222,7 @@ def test_fetching_an_old_quote_does_not_make_it_young() -> None:
 
 
 async def test_no_acknowledgement_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("libs.market_data.alpaca_stream._ACK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("libs.market_data.conversation._ACK_TIMEOUT_S", 0.2)
     async with running_simulator(rate=0.0) as simulator, running_stream(simulator, dice=lambda: 0.9) as (stream, _):
         await eventually(stream.is_connected)
         simulator.faults = Faults(half_open=True)

@@ -44,7 +44,7 @@ UPDATE_SAMPLE = (
 )
 STATUS_SAMPLE = (
     b'{"state":"streaming","connected":true,"since":"2025-10-19T13:29:58+00:00","epoch":"c1","feed":"iex",'
-    b'"mode":"paper","symbols":["AAPL","MSFT"],"market":"open"}'
+    b'"mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[]}'
 )
 STATUS = FeedStatus(
     state=LinkState.STREAMING,
@@ -55,6 +55,7 @@ STATUS = FeedStatus(
     mode=Mode.PAPER,
     symbols=frozenset({"MSFT", "AAPL"}),
     market=MarketPhase.OPEN,
+    halted=frozenset({"MSFT"}),
 )
 
 money = st.decimals(min_value=Decimal("1e-9"), max_value=Decimal("1e9"), places=9)

@@ -1,0 +1,95 @@
+"""Takes every quote that came, by the stream or by REST: counts it, asks whether it may mark, hands it on.
+
+Knows no connection. What a quote means for the newest price of its symbol is the handlers' business.
+"""
+
+import inspect
+from collections import Counter
+from collections.abc import Callable
+
+import structlog
+
+from libs.market_data.quote_records import QuoteRecords, SymbolRecord
+from libs.market_data.quotes import Quote, Unmarkable, why_unmarkable
+from libs.market_data.snapshots import as_standing_quote
+
+log = structlog.get_logger(__name__)
+
+QuoteHandler = Callable[[Quote], object]
+
+
+class QuoteIntake:
+    """Where quotes come in. `counts` counts what was odd, and `quotes` those that the stream brought.
+
+    `is_lagging` says that the stream brings quotes long after they were made: they then count as known since the venue
+    made them, not since they came.
+    """
+
+    def __init__(self, is_wanted: Callable[[str], bool], max_spread_pct: float) -> None:
+        self.records = QuoteRecords(is_wanted)
+        self.counts: Counter[str] = Counter()
+        self.is_lagging = False
+        self._max_spread_pct = max_spread_pct
+        self._handlers: list[QuoteHandler] = []
+
+    def add_handler(self, handler: QuoteHandler) -> None:
+        """Have `handler(quote)` called for every quote that may mark. Raises TypeError for a coroutine function."""
+        if inspect.iscoroutinefunction(handler):
+            raise TypeError("a quote handler must not wait: register a plain function that hands the quote over")
+        self._handlers.append(handler)
+
+    def take_streamed(self, quote: Quote) -> bool:
+        """Take a quote that the stream brought; return whether it may mark."""
+        record = self._record(quote.symbol)
+        if record is None:
+            return False
+        record.streamed += 1
+        record.streamed_at = quote.received_at
+        record.streamed_time = quote.timestamp
+        return self._offer(record, as_standing_quote(quote) if self.is_lagging else quote)
+
+    def take_fetched(self, quote: Quote) -> None:
+        """Take a quote fetched by REST: known since the venue made it."""
+        record = self._record(quote.symbol)
+        if record is not None:
+            standing = as_standing_quote(quote)
+            record.fetched += 1
+            record.fetched_at = standing.received_at
+            self._offer(record, standing)
+
+    def take_snapshot(self, quote: Quote) -> None:
+        """Take a quote fetched right after its symbol was confirmed: what the stream brings is to be newer."""
+        record = self._record(quote.symbol)
+        if record is not None and quote.timestamp is not None:
+            record.snapshot_time = quote.timestamp
+        self.take_fetched(quote)
+
+    def reject_malformed(self, symbol: str | None) -> None:
+        """Count a message of `symbol` that could not be read; None when not even the symbol could."""
+        self.counts["unreadable_messages"] += 1
+        if symbol is not None and (record := self.records.begin(symbol)):
+            self.records.reject(record, Unmarkable.MALFORMED)
+
+    def _record(self, symbol: str) -> SymbolRecord | None:
+        record = self.records.begin(symbol)
+        if record is None:
+            # A few points may still arrive after an unsubscribe: they must not bring a dropped symbol back.
+            self.counts["quotes_unwanted"] += 1
+        return record
+
+    def _offer(self, record: SymbolRecord, quote: Quote) -> bool:
+        """Hand the quote to the handlers if it may mark; say whether it may. Never raises for what it holds."""
+        refusal = why_unmarkable(quote, self._max_spread_pct)
+        if refusal is not None:
+            self.records.reject(record, refusal)
+            return False
+        for handler in self._handlers:
+            try:
+                outcome = handler(quote)
+            except Exception:
+                self.counts["handler_errors"] += 1
+                log.exception("quote_handler_failed", symbol=quote.symbol)
+            else:
+                if isinstance(outcome, Unmarkable):
+                    self.records.reject(record, outcome)
+        return True
