@@ -16,9 +16,9 @@ import structlog
 
 from apps.execution_gateway.database import DatabaseUnavailableError
 from apps.execution_gateway.price_book import PriceBook
-from libs.market_data.freshness import ClosingPrice, Mark, choose_mark, vouches, vouching_feed
+from libs.market_data.freshness import ClosingPrice, FeedWord, LiveFeed, Mark, choose_mark, live_feed, word_of
 from libs.market_data.market_hours import MarketHours
-from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode
+from libs.market_data.prices import LinkState, MarketPhase, Mode
 from libs.portfolio.book import Book
 from libs.portfolio.valuation import PnlReport, RowMemory, Valuable, value_positions
 from libs.redis_client.client import RedisUnavailableError
@@ -211,7 +211,7 @@ class PnlReporter:
         previous = self._hours.previous_session(session)
         completed = self._hours.last_completed_session(now)
         day, closes = book.day(session), self._closes()
-        feed = vouching_feed(self._prices.feed, self._prices.heard_at, now)
+        feed = live_feed(self._prices.feed, self._prices.heard_at, now)
         inputs = []
         for position in book.open_positions:
             symbol = position.symbol
@@ -223,13 +223,13 @@ class PnlReporter:
         return RealtimePnl(report, self.mode, self.feed(now), market, now, uuid4().hex)
 
     def _mark(
-        self, symbol: str, close: ClosingPrice | None, feed: FeedStatus | None, phase: MarketPhase, now: datetime
+        self, symbol: str, close: ClosingPrice | None, feed: LiveFeed | None, phase: MarketPhase, now: datetime
     ) -> Mark:
         prices = self._prices
         price = prices.price(symbol)
         return choose_mark(
             price,
-            is_vouched=price is not None and vouches(feed, price),
+            word=FeedWord.NOTHING if price is None else word_of(feed, price),
             last_vouched_at=prices.last_vouched_at(symbol),
             close=close,
             market=phase,

@@ -3,13 +3,12 @@
 It holds what the gateway has heard; whether a price may be called real-time is decided in `freshness.py`.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from libs.market_data.freshness import HEARTBEAT_SILENCE_S, can_vouch
+from libs.market_data.freshness import HEARTBEAT_SILENCE_S, can_vouch, is_doubted
 from libs.market_data.prices import FeedStatus, Price
 
 MAX_SYMBOLS: Final = 20_000
@@ -119,7 +118,7 @@ class PriceBook:
         return self._heard_at is None or (now - self._heard_at).total_seconds() > HEARTBEAT_SILENCE_S
 
     def last_vouched_at(self, symbol: str) -> datetime | None:
-        """Return until when a live link vouched for the price held of `symbol`; None when it never did.
+        """Return until when a live link vouched for the price held of `symbol`, or called it halted; None when never.
 
         A quiet quote is vouched for by heartbeats, not by newer quotes: its time as a stale price begins here.
         """
@@ -127,7 +126,7 @@ class PriceBook:
         if price is None or price.epoch is None:
             return None
         vouching = self._vouching
-        if vouching is not None and vouching.epoch == price.epoch and _covers(vouching.symbols, symbol):
+        if vouching is not None and vouching.epoch == price.epoch and _covers(vouching, symbol):
             return self._vouched_at
         until = self._vouched_until.get(symbol)
         return until.at if until is not None and until.epoch == price.epoch else None
@@ -156,10 +155,13 @@ class PriceBook:
         old, at = self._vouching, self._vouched_at
         if old is None or at is None or old.epoch is None:
             return
-        gone: Iterable[str] = old.symbols - except_for.symbols if old.epoch == except_for.epoch else old.symbols
-        if "*" in old.symbols and gone:
-            gone = self._prices
-        for symbol in gone:
+        is_same_link = old.epoch == except_for.epoch
+        is_no_less = old.symbols <= except_for.symbols and old.halted <= except_for.halted
+        if is_same_link and is_no_less and except_for.doubted <= old.doubted:
+            return
+        for symbol in self._prices if "*" in old.symbols else old.symbols:
+            if not _covers(old, symbol) or (is_same_link and _covers(except_for, symbol)):
+                continue
             price = self._prices.get(symbol)
             if price is not None and price.epoch == old.epoch:
                 self._vouched_until[symbol] = _Vouched(old.epoch, at)
@@ -175,5 +177,8 @@ def _is_same(one: Price, other: Price) -> bool:
     )
 
 
-def _covers(symbols: frozenset[str], symbol: str) -> bool:
-    return symbol in symbols or "*" in symbols
+def _covers(feed: FeedStatus, symbol: str) -> bool:
+    """Say whether `feed`, if its link lives, vouches for `symbol` or knows it to be halted."""
+    if symbol in feed.halted:
+        return True
+    return (symbol in feed.symbols or "*" in feed.symbols) and not is_doubted(feed, symbol)

@@ -6,7 +6,7 @@ Decides nothing about P&L and reads no clock: `now` is an argument.
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Final, NamedTuple
 
 from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Price
@@ -24,9 +24,22 @@ class PriceSource(StrEnum):
 
     REAL_TIME = "real-time"
     DELAYED = "delayed"
+    HALTED = "halted"
     STALE = "stale"
     CLOSING = "closing"
     UNAVAILABLE = "unavailable"
+
+
+class FeedWord(Enum):
+    """What the market data service says of the price held of one symbol, if it says anything."""
+
+    NOTHING = auto()
+    VOUCHED = auto()
+    """A live link stands behind it: quiet or not, it is the quote."""
+    HALTED = auto()
+    """The venue has halted trading: it is the last quote before."""
+    DOUBTED = auto()
+    """A newer one may well have been missed: it is not live, however young."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +72,7 @@ UNAVAILABLE: Final = Mark(PriceSource.UNAVAILABLE)
 def choose_mark(
     price: Price | None,
     *,
-    is_vouched: bool,
+    word: FeedWord,
     last_vouched_at: datetime | None,
     close: ClosingPrice | None,
     market: MarketPhase,
@@ -69,12 +82,14 @@ def choose_mark(
 ) -> Mark:
     """Return the best mark that can be had, honestly named.
 
-    Market open: live, stale, close, unavailable. Market closed: live, close, stale, unavailable.
-    `is_vouched` says that a live link stands behind `price` now (see `vouches`), `last_vouched_at` when one last did;
-    None when none ever did. `close` is that of the last completed session, None when unknown.
+    Market open: halted, live, stale, close, unavailable. Market closed: live, close, stale, unavailable.
+    `word` is what the feed says of `price` now (see `word_of`), `last_vouched_at` when it last vouched; None when it
+    never did. `close` is that of the last completed session, None when unknown.
     """
     age_s = 0.0 if price is None else (now - price.known_since).total_seconds()
-    if price is not None and _is_live(age_s, is_vouched=is_vouched, stale_after_s=stale_after_s):
+    if price is not None and word is FeedWord.HALTED and market is MarketPhase.OPEN:
+        return _quote_mark(PriceSource.HALTED, price, age_s)
+    if price is not None and _is_live(age_s, word=word, stale_after_s=stale_after_s):
         source = PriceSource.DELAYED if price.feed == DELAYED_FEED else PriceSource.REAL_TIME
         return _quote_mark(source, price, age_s)
     if close is not None and market is MarketPhase.CLOSED:
@@ -94,26 +109,48 @@ def can_vouch(feed: FeedStatus) -> bool:
     )
 
 
-def vouching_feed(feed: FeedStatus | None, heard_at: datetime | None, now: datetime) -> FeedStatus | None:
-    """Return `feed` if it can vouch and its heartbeat was heard within 6 s, else None."""
-    if feed is None or heard_at is None or not can_vouch(feed):
+class LiveFeed(NamedTuple):
+    """A feed whose heartbeat is fresh, and whether its link can vouch for anything now."""
+
+    status: FeedStatus
+    can_vouch: bool
+
+
+def live_feed(feed: FeedStatus | None, heard_at: datetime | None, now: datetime) -> LiveFeed | None:
+    """Return `feed` if its heartbeat was heard within 6 s, else None: then nobody says anything."""
+    if feed is None or heard_at is None or (now - heard_at).total_seconds() > HEARTBEAT_SILENCE_S:
         return None
-    return feed if (now - heard_at).total_seconds() <= HEARTBEAT_SILENCE_S else None
+    return LiveFeed(feed, can_vouch(feed))
 
 
-def vouches(feed: FeedStatus | None, price: Price) -> bool:
-    """Say whether a live link stands behind `price`: then a quiet quote is still the quote.
+def word_of(feed: LiveFeed | None, price: Price) -> FeedWord:
+    """Return what the feed says of `price`.
 
-    `feed` comes from `vouching_feed`. The quote came over its very connection, and the symbol is confirmed.
+    It vouches for a quote that came over its very connection, of a symbol that is confirmed and not doubted.
     """
-    return feed is not None and price.epoch == feed.epoch and (price.symbol in feed.symbols or WILDCARD in feed.symbols)
+    if feed is None:
+        return FeedWord.NOTHING
+    status, may_vouch = feed
+    symbol = price.symbol
+    if may_vouch and symbol in status.halted:
+        return FeedWord.HALTED
+    if status.doubted and is_doubted(status, symbol):
+        return FeedWord.DOUBTED
+    if may_vouch and price.epoch == status.epoch and (symbol in status.symbols or WILDCARD in status.symbols):
+        return FeedWord.VOUCHED
+    return FeedWord.NOTHING
 
 
-def _is_live(age_s: float, *, is_vouched: bool, stale_after_s: float) -> bool:
+def is_doubted(feed: FeedStatus, symbol: str) -> bool:
+    """Say whether a newer quote of `symbol` may well have been missed."""
+    return symbol in feed.doubted or WILDCARD in feed.doubted
+
+
+def _is_live(age_s: float, *, word: FeedWord, stale_after_s: float) -> bool:
     # A price stamped far in the future would look new-born until then: it is shown, but never as live.
-    if age_s < -MAX_CLOCK_LEAD_S:
+    if age_s < -MAX_CLOCK_LEAD_S or word is FeedWord.DOUBTED:
         return False
-    return is_vouched or age_s < stale_after_s
+    return word is FeedWord.VOUCHED or age_s < stale_after_s
 
 
 def _is_within_ttl(price: Price, *, last_vouched_at: datetime | None, now: datetime, ttl_s: float) -> bool:

@@ -68,6 +68,7 @@ class Program:
 
     def __init__(self, folder: Path, module: str, *arguments: str, **environment: str) -> None:
         self.module = module
+        self.environment = environment
         self.log = folder / f"{module}.log"
         # Its own working directory: no `.env` of the repository is read, nothing is written there.
         with self.log.open("ab") as log:

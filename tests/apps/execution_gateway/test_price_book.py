@@ -153,6 +153,19 @@ def test_unsubscribing_ends_the_vouching_of_that_symbol():
     assert book.last_vouched_at("MSFT") == at(50)
 
 
+def test_doubt_ends_the_vouching_and_a_halt_does_not():
+    book = heard(streaming("AAPL", "MSFT"))
+    book.offer(quote(), is_live=True)
+    book.offer(quote(symbol="MSFT"), is_live=True)
+    book.hear(streaming("AAPL", "MSFT", doubted=frozenset({"AAPL"}), halted=frozenset({"MSFT"})), at(50))
+    assert book.last_vouched_at("AAPL") == at(0)
+    assert book.last_vouched_at("MSFT") == at(50)
+    book.hear(streaming("AAPL", "MSFT", doubted=frozenset({"*"})), at(60))
+    assert book.last_vouched_at("MSFT") == at(50)
+    book.hear(streaming("AAPL", "MSFT"), at(70))
+    assert book.last_vouched_at("AAPL") == book.last_vouched_at("MSFT") == at(70)
+
+
 def test_a_new_epoch_vouches_for_its_own_prices_only():
     book = heard(streaming("AAPL", "MSFT", epoch="e1"))
     book.offer(quote(), is_live=True)
