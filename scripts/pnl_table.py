@@ -31,6 +31,7 @@ _MODES: Final = {
 _SOURCE_STYLES: Final = {
     "real-time": "green",
     "delayed": "yellow",
+    "halted": "magenta",
     "stale": "yellow",
     "closing": "cyan",
     "unavailable": "bold red",

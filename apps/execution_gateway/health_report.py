@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from apps.execution_gateway.bodies import iso, market_body
 from apps.execution_gateway.pnl_report import FeedView, MarketView, RealtimePnl
 from libs.market_data.prices import LinkState, Mode
 from libs.service.health import Health, Reason, overall, reason_bodies
 
+_NAMED: Final = 20
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
     """What is known of every part at one moment. While the ledger is unreadable `pnl` is None.
 
-    `redis_error` is None while connected. `heartbeat_age_s` is None before the first heartbeat.
+    `redis_error` is None while connected. `doubted` are the held symbols that the feed does not vouch for.
+    `heartbeat_age_s` is None before the first heartbeat.
     """
 
     mode: Mode
@@ -23,6 +27,7 @@ class GatewayState:
     redis_address: str
     redis_error: str | None
     feed: FeedView
+    doubted: Sequence[str]
     heartbeat_age_s: float | None
     market: MarketView
     closing_prices: int
@@ -43,6 +48,9 @@ def reasons(state: GatewayState) -> list[Reason]:
         found.append(Reason("price_feed_silent", "no heartbeat from the market data service within 6 seconds"))
     elif state.feed.state is not LinkState.STREAMING:
         found.append(Reason("price_feed_not_streaming", f"the link to the venue is {state.feed.state}"))
+    if state.doubted:
+        named = ", ".join(state.doubted[:_NAMED])
+        found.append(Reason("prices_doubted", f"newer quotes may have been missed, so these are not live: {named}"))
     return found
 
 

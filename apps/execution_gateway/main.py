@@ -88,6 +88,7 @@ class Gateway:
             redis_address=self.redis.address,
             redis_error=None if self.subscriber.is_connected else self.subscriber.last_error or "not connected yet",
             feed=self.reporter.feed(now),
+            doubted=self.reporter.doubted(now),
             heartbeat_age_s=None if heard_at is None else max(0.0, (now - heard_at).total_seconds()),
             market=self.reporter.market(now),
             closing_prices=len(self.bars.prices),

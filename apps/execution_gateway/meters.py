@@ -49,6 +49,7 @@ class GatewayMeters(Collector):
         yield _counter("price_gaps", "Gaps in the sequence of a symbol's prices", counters.gaps)
         yield _counter("cache_resyncs", "Times the cached prices were read anew", counters.resyncs)
         yield _counter("redis_reconnects", "Times the subscriber began anew", counters.reconnects)
+        yield _counter("sleeps", "Times this process was found to have been stopped", counters.sleeps)
         yield _counter("cache_faults", "P&L reads of the cache that failed", self._reporter.cache_faults)
         yield _counter("prices_evicted", "Prices given up for lack of room", self._prices.evicted)
         yield _counter("position_changes_announced", "Announcements sent", self._announcer.announced)

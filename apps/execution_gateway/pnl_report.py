@@ -16,7 +16,16 @@ import structlog
 
 from apps.execution_gateway.database import DatabaseUnavailableError
 from apps.execution_gateway.price_book import PriceBook
-from libs.market_data.freshness import ClosingPrice, FeedWord, LiveFeed, Mark, choose_mark, live_feed, word_of
+from libs.market_data.freshness import (
+    ClosingPrice,
+    FeedWord,
+    LiveFeed,
+    Mark,
+    choose_mark,
+    is_doubted,
+    live_feed,
+    word_of,
+)
 from libs.market_data.market_hours import MarketHours
 from libs.market_data.prices import LinkState, MarketPhase, Mode
 from libs.portfolio.book import Book
@@ -175,6 +184,11 @@ class PnlReporter:
         if feed is None or self._prices.is_silent(now):
             return FeedView(connected=False, state=LinkState.UNKNOWN, since=self._prices.heard_at)
         return FeedView(connected=feed.connected, state=feed.state, since=feed.since)
+
+    def doubted(self, now: datetime) -> list[str]:
+        """Return the held symbols of which the feed says that newer quotes may have been missed."""
+        feed = live_feed(self._prices.feed, self._prices.heard_at, now)
+        return [] if feed is None else sorted(symbol for symbol in self._held if is_doubted(feed.status, symbol))
 
     def market(self, now: datetime) -> MarketView:
         """Return whether the market is open: as the feed says (it asks the account's clock), else the calendar."""

@@ -1,7 +1,8 @@
 """Keeps the price book up to date from Redis: subscribe first, then read the snapshot, then apply what comes live.
 
-It decides when the connection is dead (an error, or 6 s without a heartbeat) and starts over, for ever; which price
-is newer is the book's decision. Messages are at most once: after a reconnect or a gap the cache is read again.
+It decides when the connection is dead (an error, or 6 s without a heartbeat) or not to be believed (this process was
+stopped, and what has piled up is old) and starts over, for ever; which price is newer is the book's decision. Messages
+are at most once: after a reconnect or a gap the cache is read again.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from redis.asyncio.client import PubSub
 
 from apps.execution_gateway.price_book import PriceBook, Verdict
 from libs.market_data.freshness import HEARTBEAT_SILENCE_S
+from libs.market_data.wakefulness import Wakefulness
 from libs.redis_client.client import REDIS_FAULTS, RedisClient
 from libs.redis_client.event_publisher import FEED_STATUS_CHANNEL, PRICE_CHANNEL_PREFIX
 from libs.redis_client.price_cache import (
@@ -62,6 +64,7 @@ class SubscriberCounters:
     gaps: int = 0
     resyncs: int = 0
     reconnects: int = 0
+    sleeps: int = 0
 
 
 class PriceSubscriber:
@@ -135,9 +138,16 @@ class PriceSubscriber:
         loop = asyncio.get_running_loop()
         last_heartbeat_s = last_resync_s = loop.time()
         in_a_row = 0
+        awake = Wakefulness(self._now())
         while True:
             message = await pubsub.get_message(timeout=_POLL_S)
-            now_s = loop.time()
+            now_s, now = loop.time(), self._now()
+            if awake.has_slept(now):
+                # A heartbeat that waited meanwhile would vouch for prices of before: the cache tells what is true now.
+                self.counters.sleeps += 1
+                log.warning("woke_up", waited_for=str(now - (self._book.heard_at or now)))
+                return
+            awake.beat(now)
             if message is not None and self._take(message):
                 last_heartbeat_s = now_s
             elif now_s - last_heartbeat_s > HEARTBEAT_SILENCE_S:

@@ -16,6 +16,7 @@ def state(**changes: object) -> GatewayState:
         "redis_address": "redis://127.0.0.1:6379/0",
         "redis_error": None,
         "feed": FeedView(connected=True, state=LinkState.STREAMING, since=NOON),
+        "doubted": [],
         "heartbeat_age_s": 1.23456,
         "market": MarketView(MarketPhase.OPEN, NOON, MarketSaidBy.CALENDAR),
         "closing_prices": 3,
@@ -57,3 +58,11 @@ def test_a_link_that_does_not_stream_degrades():
     waiting = state(feed=FeedView(connected=False, state=LinkState.BACKING_OFF, since=NOON), heartbeat_age_s=None)
     assert [reason.code for reason in reasons(waiting)] == ["price_feed_not_streaming"]
     assert health_body(waiting, "1.0")["status"] == "degraded"
+
+
+def test_doubted_prices_degrade():
+    doubting = state(doubted=["AAPL", "MSFT"])
+    (reason,) = reasons(doubting)
+    assert reason.code == "prices_doubted"
+    assert reason.detail.endswith("AAPL, MSFT")
+    assert health_body(doubting, "1.0")["status"] == "degraded"

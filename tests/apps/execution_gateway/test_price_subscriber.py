@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 import msgspec
 import pytest
@@ -16,7 +17,8 @@ from apps.execution_gateway.price_subscriber import PriceSubscriber
 from libs.market_data.prices import PriceWrite
 from libs.redis_client.client import RedisClient
 from libs.redis_client.embedded import EmbeddedRedis
-from libs.redis_client.price_cache import PriceCache, encode_price_update
+from libs.redis_client.event_publisher import FEED_STATUS_CHANNEL
+from libs.redis_client.price_cache import PriceCache, encode_feed_status, encode_price_update
 from tests.support.gateway import price, streaming, utc_now
 from tests.support.waiting import eventually
 
@@ -51,7 +53,7 @@ async def held() -> Collection[str]:
 
 
 @contextlib.asynccontextmanager
-async def listening(url: str) -> AsyncIterator[Listening]:
+async def listening(url: str, now: Callable[[], datetime] = utc_now) -> AsyncIterator[Listening]:
     client = RedisClient(url, connect_timeout_s=0.5, command_timeout_s=0.5)
     book, watcher = PriceBook(), Watcher()
     subscriber = PriceSubscriber(
@@ -61,7 +63,7 @@ async def listening(url: str) -> AsyncIterator[Listening]:
         listener=watcher,
         held_symbols=held,
         on_connected=watcher.connected,
-        now=utc_now,
+        now=now,
     )
     task = asyncio.create_task(subscriber.run())
     try:
@@ -199,3 +201,20 @@ async def test_a_flood_starves_nobody(redis_url: str, cache: PriceCache):
             await cache.write(many)
         await eventually(lambda: len(here.book) == 200 and here.book.price("S199").seq == 20)
         assert here.subscriber.counters.messages == 4000
+
+
+async def test_what_piled_up_while_the_process_slept_is_not_believed(
+    redis_url: str, redis_client: RedisClient, cache: PriceCache
+) -> None:
+    slept = timedelta()
+    async with listening(redis_url, lambda: utc_now() + slept) as it:
+        await cache.write_feed_status(streaming("AAPL"))
+        await eventually(lambda: it.book.feed is not None)
+        slept = timedelta(minutes=1)
+        # As if sent while it slept: the newest message, and yet old.
+        await redis_client.publish(FEED_STATUS_CHANNEL, encode_feed_status(streaming("AAPL", "MSFT")))
+        await eventually(lambda: it.subscriber.counters.sleeps == 1)
+        assert it.book.feed is None
+        await eventually(lambda: it.watcher.connections == 2)
+        await cache.write_feed_status(streaming("KO"))
+        await eventually(lambda: it.book.feed is not None and it.book.feed.symbols == {"KO"})
