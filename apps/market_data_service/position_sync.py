@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 _TIMEOUT_S: Final = 5.0
 _MOST_BYTES: Final = 16 * 1024 * 1024
 _RETRY_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_PING_AFTER_S: Final = 5.0
 
 
 class _PositionItem(msgspec.Struct):
@@ -158,11 +159,11 @@ class PositionBasedSubscription:
                     self.sync_soon()
                     retry_s = 0.1
                     while True:
-                        message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=5.0)
-                        if message is not None:
-                            self.sync_soon()
-                        else:
+                        message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=_PING_AFTER_S)
+                        if message is None:
                             await pubsub.ping()
+                        elif message["type"] == "message":  # and not the answer to a ping
+                            self.sync_soon()
             except REDIS_FAULTS as error:
                 log.debug("position_listener_lost", reason=str(error))
             await asyncio.sleep(retry_s)

@@ -67,6 +67,7 @@ class AlpacaMarketDataStream:
         self._session = Session(symbol_limit)
         self._conversation: Conversation | None = None
         self._subscriptions = Subscriptions()
+        self._acted_on_revision = 0
         self._intake = QuoteIntake(self._is_wanted, max_spread_pct)
         self._halts = Halts()
         self._snapshots = SnapshotFetcher(fetch_latest_quotes, self._intake.take_snapshot)
@@ -105,6 +106,9 @@ class AlpacaMarketDataStream:
         self._wanted_changed()
 
     def _wanted_changed(self) -> None:
+        if self._subscriptions.revision == self._acted_on_revision:
+            return
+        self._acted_on_revision = self._subscriptions.revision
         self._intake.records.forget_unwanted()
         if WILDCARD not in self._subscriptions:
             wanted = frozenset(self._subscriptions.by_priority())

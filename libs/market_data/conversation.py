@@ -85,6 +85,7 @@ class Conversation:
         self.last_frame_at = _utc_now()
         self.last_frame_at_s = time.monotonic()
         self.converged_at_s = time.monotonic()
+        self._try_again_at_s = time.monotonic() + _TRY_AGAIN_S
 
     @property
     def is_alive(self) -> bool:
@@ -180,11 +181,13 @@ class Conversation:
     async def _wait_for_news(self, wanted: list[str]) -> None:
         in_flight = self._session.in_flight
         try:
-            async with asyncio.timeout(_ACK_TIMEOUT_S if in_flight is not None else _TRY_AGAIN_S):
+            patience_s = _ACK_TIMEOUT_S if in_flight is not None else self._try_again_at_s - time.monotonic()
+            async with asyncio.timeout(patience_s):
                 await self._wake.wait()
         except TimeoutError:
             if in_flight is None:
                 self._session.try_again(wanted)
+                self._try_again_at_s = time.monotonic() + _TRY_AGAIN_S
             elif in_flight.channel is Channel.STATUSES:
                 self._session.give_up_statuses()
             else:

@@ -23,8 +23,8 @@ _DOUBT_AFTER_S: Final = 20.0
 """A connection silent for this long since it was last heard or proven quiet is not vouched for any more."""
 _MUTE_AFTER_S: Final = 30.0
 _SEVERAL: Final = 2
-_SAME: Final = timedelta(seconds=2)
-"""Clocks and paths differ: a REST quote this little newer than the stream's is no sign of a loss."""
+_SAME: Final = timedelta(milliseconds=50)
+"""Both ways tell the venue's own time, cut to other digits: within this a REST quote is the stream's."""
 _STREAM_LAGS_S: Final = 2.0
 """A quote may be seen by REST before the stream brings it: so long it gets."""
 _PROBE_PAUSE_S: Final = 5.0

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -147,6 +148,17 @@ async def test_after_redis_returns_the_gateway_is_asked_again() -> None:
                 server.kill()
                 server.start()
                 await eventually(lambda: sync.syncs > before, within_s=6)
+
+
+async def test_listening_alone_asks_nothing(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apps.market_data_service.position_sync._PING_AFTER_S", 0.05)
+    async with scripted_http() as gateway:
+        gateway.say(PATH, NOTHING)
+        async with running_sync(gateway.url, redis_url) as (sync, _):
+            await eventually(lambda: sync.syncs >= 2)
+            before = sync.syncs
+            await asyncio.sleep(0.5)
+            assert sync.syncs == before, "the answer to a ping is no announcement"
 
 
 def test_the_signed_cost_is_read_exactly() -> None:

@@ -56,7 +56,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silence, "_MUTE_AFTER_S", 3.0)
     monkeypatch.setattr(silence, "_STREAM_LAGS_S", 0.2)
     monkeypatch.setattr(silence, "_PROBE_PAUSE_S", 0.5)
-    monkeypatch.setattr(silence, "_SAME", timedelta(seconds=0.2))
 
 
 def status(symbol: str, code: str) -> bytes:
