@@ -1,6 +1,7 @@
 """Who hears what: the living connections, what they want, and the delivery of points to them."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -8,7 +9,7 @@ from typing import Final
 from apps.alpaca_simulator.faults import Faults
 from apps.alpaca_simulator.listings import UNIVERSE
 from apps.alpaca_simulator.market import as_seen_on
-from apps.alpaca_simulator.points import Channel, Feed, Point
+from apps.alpaca_simulator.points import Channel, Feed, Point, Quote
 from apps.alpaca_simulator.stream_connection import StreamConnection
 from apps.alpaca_simulator.wire import Codec, encode_point
 from libs.market_data.symbols import WILDCARD
@@ -38,6 +39,8 @@ class Broadcaster:
         """Symbols that somebody on a market feed wants on any channel; a wildcard stands for `universe`."""
         self.universe = UNIVERSE
         """What a wildcard stands for, beside the symbols that somebody named."""
+        self.half_open_since_unix_s: float | None = None
+        """Since when every authenticated connection of a market feed is half-open; None while one lives or none is."""
         self._faults = faults
         self._changed = asyncio.Event()
         self._audiences: dict[tuple[type[Point], str, frozenset[Feed]], Sequence[_Audience]] = {}
@@ -49,11 +52,22 @@ class Broadcaster:
     def remove(self, connection: StreamConnection) -> None:
         """Forget a connection that has ended."""
         self.connections.remove(connection)
-        self.subscriptions_changed()
+        self.sessions_changed()
 
-    def subscriptions_changed(self) -> None:
-        """Work out anew what is wanted, and wake whoever waits for a change."""
+    def faults_changed(self, before: Faults, now: Faults) -> None:
+        """Take over what the connections themselves must know of new faults."""
+        if now.half_open and not before.half_open:
+            for connection in self.connections:
+                connection.freeze()
+        if now.hold_data != before.hold_data:
+            for connection in self.connections:
+                connection.hold(now.hold_data)
+        self.sessions_changed()
+
+    def sessions_changed(self) -> None:
+        """Work out anew who is there and what is wanted, and wake whoever waits for a change."""
         self._audiences.clear()
+        self._note_half_open()
         named: set[str] = set()
         for connection in self._listening_on(MARKET_FEEDS):
             for channel in Channel:
@@ -66,6 +80,11 @@ class Broadcaster:
         self._changed.clear()
         await self._changed.wait()
 
+    async def wait_for_client(self) -> None:
+        """Return as soon as anybody is authenticated, on any feed."""
+        while not any(connection.session.is_authenticated for connection in self.connections):
+            await self.wait_for_change()
+
     def wants(self, channel: Channel, symbol: str, feeds: frozenset[Feed]) -> bool:
         """Say whether anybody on these feeds wants this symbol on this channel."""
         return any(connection.session.wants(channel, symbol) for connection in self._listening_on(feeds))
@@ -75,7 +94,7 @@ class Broadcaster:
 
         Polls: only a flood waits here, and only for TCP.
         """
-        while self.connections and not any(connection.has_room for connection in self.connections):  # noqa: ASYNC110
+        while not self._has_room():  # noqa: ASYNC110
             await asyncio.sleep(_ROOM_POLL_S)
 
     def deliver(self, points: Iterable[Point], feeds: frozenset[Feed], *, as_given: bool = False) -> int:
@@ -89,11 +108,20 @@ class Broadcaster:
         for point in points:
             for audience in self._audiences_of(point, feeds):
                 seen = point if as_given else as_seen_on(audience.feed, point)
-                data = encode_point(seen, audience.codec)
+                element = encode_point(seen, audience.codec), seen if isinstance(seen, Quote) else None
                 for connection in audience.connections:
-                    connection.put_point(data)
+                    connection.put_point(element)
                 count += len(audience.connections)
         return count
+
+    def deliver_spoiled(self, quote: Quote, feeds: frozenset[Feed], spoil: Callable[[Quote, Codec], bytes]) -> None:
+        """Queue a spoiled copy of a quote for everybody on `feeds` who wants the quote; it counts as nothing sent."""
+        if self._faults().mute:
+            return
+        for audience in self._audiences_of(quote, feeds):
+            element = spoil(as_seen_on(audience.feed, quote), audience.codec), None
+            for connection in audience.connections:
+                connection.put_point(element)
 
     def _audiences_of(self, point: Point, feeds: frozenset[Feed]) -> Sequence["_Audience"]:
         """Return who gets the point, remembered until a subscription changes."""
@@ -101,12 +129,25 @@ class Broadcaster:
         audiences = self._audiences.get(place)
         if audiences is None:
             by_view: dict[tuple[Feed, Codec], list[StreamConnection]] = {}
-            for connection in self._listening_on(feeds):
-                if connection.session.wants(point.channel, point.symbol):
+            is_dead = point.symbol in self._faults().dead_symbols
+            for connection in () if is_dead else self._listening_on(feeds):
+                if not connection.is_half_open and connection.session.wants(point.channel, point.symbol):
                     by_view.setdefault((connection.feed, connection.codec), []).append(connection)
             audiences = [_Audience(feed, codec, listeners) for (feed, codec), listeners in by_view.items()]
             self._audiences[place] = audiences
         return audiences
+
+    def _has_room(self) -> bool:
+        """Say whether a flood should go on; for those that are half-open alone it may, they take nothing."""
+        alive = [connection for connection in self.connections if not connection.is_half_open]
+        return not alive or any(connection.has_room for connection in alive)
+
+    def _note_half_open(self) -> None:
+        listening = [one for one in self._listening_on(MARKET_FEEDS) if one.session.is_authenticated]
+        if not listening or not all(connection.is_half_open for connection in listening):
+            self.half_open_since_unix_s = None
+        elif self.half_open_since_unix_s is None:
+            self.half_open_since_unix_s = time.time()
 
     def _listening_on(self, feeds: frozenset[Feed]) -> list[StreamConnection]:
         return [connection for connection in self.connections if connection.feed in feeds]

@@ -2,24 +2,17 @@
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from enum import StrEnum
 from math import inf
 from pathlib import Path
 from typing import Final
 
-from apps.alpaca_simulator.market import Habits
+from apps.alpaca_simulator.faults import NO_FAULTS, Faults
+from apps.alpaca_simulator.market import Habits, MarketSetting
 from apps.alpaca_simulator.protocol import Credentials, Rules
+from apps.alpaca_simulator.scenario import Scenario
 
 FASTEST: Final = inf
 """As a rate or a replay speed: as fast as the socket takes."""
-
-
-class MarketSetting(StrEnum):
-    """What the simulator's clock says: the real calendar's word, or always the same."""
-
-    AUTO = "auto"
-    OPEN = "open"
-    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +31,7 @@ class SimulatorConfig:
     `rate`: quotes per second over all subscribed symbols, `FASTEST` as fast as the socket takes, None each symbol's
     own usual pace. `speed` of a replay is a factor or `FASTEST`. `slot_hold_s`: how long a connection slot stays
     taken after an unclean drop. `outbox_limit`: points waiting for one client before it is "slow" (407).
+    `faults`: what it does wrong from the start; `scenario`: what happens on a timeline.
     """
 
     host: str = "127.0.0.1"
@@ -62,6 +56,8 @@ class SimulatorConfig:
     compress: bool = True
     outbox_limit: int = 20_000
     batch_limit: int = 100
+    faults: Faults = NO_FAULTS
+    scenario: Scenario | None = None
 
     @property
     def credentials(self) -> Credentials:

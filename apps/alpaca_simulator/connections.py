@@ -14,11 +14,10 @@ class ConnectionSlots:
     """One slot per key and path.
 
     A clean close frees it at once. After an unclean drop the server does not know that the client has gone, and
-    keeps it for `hold_s` seconds: about 90 at Alpaca. Times are seconds of a monotonic clock.
+    keeps it for a while: about 90 s at Alpaca. Times are seconds of a monotonic clock.
     """
 
-    def __init__(self, hold_s: float) -> None:
-        self._hold_s = hold_s
+    def __init__(self) -> None:
         self._slots: dict[tuple[str, str], _Slot] = {}
 
     def claim(self, path: str, key: str, holder: int, now_s: float) -> bool:
@@ -29,15 +28,20 @@ class ConnectionSlots:
         self._slots[path, key] = _Slot(holder, None)
         return True
 
-    def release(self, holder: int, now_s: float, *, clean: bool) -> None:
-        """Let go of whatever `holder` has: at once after a clean close, else after `hold_s` seconds."""
+    def release(self, holder: int, now_s: float, *, hold_s: float) -> None:
+        """Let go of whatever `holder` has after `hold_s` seconds: 0 after a clean close."""
         for place, slot in list(self._slots.items()):
             if slot.holder != holder:
                 continue
-            if clean or self._hold_s <= 0:
+            if hold_s <= 0:
                 del self._slots[place]
             else:
-                self._slots[place] = _Slot(holder, now_s + self._hold_s)
+                self._slots[place] = _Slot(holder, now_s + hold_s)
+
+    def held_until_s(self, now_s: float) -> float | None:
+        """Return when the last slot of a client that is gone will be free; None when none is held."""
+        moments = [slot.held_until_s for slot in self._slots.values() if slot.held_until_s is not None]
+        return max((moment for moment in moments if moment > now_s), default=None)
 
     def free_all(self) -> None:
         """Forget every holder, as a restarted server does."""

@@ -1,31 +1,100 @@
 """The switches that make the simulator misbehave, read afresh at every use, so a test may turn them while it runs.
 
-Dropping connections is an act, not a state: `Simulator.drop_all`. A new fault is a new field here and one reader.
+These are states; what happens once (a drop, a halt) is an act, in `acts.py`. A new fault is a new field here and one
+reader. How switches are named from outside is in `fault_switches.py`.
 """
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from apps.alpaca_simulator.protocol import ErrorCode
+from msgspec import Meta
+
+from apps.alpaca_simulator.frame_faults import FrameFault
+from apps.alpaca_simulator.protocol import ErrorCode, Refusals
+from apps.alpaca_simulator.quote_faults import QuoteFault
+
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+HttpStatus = Annotated[int, Meta(ge=200, le=599)]
+Count = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How the server misbehaves now; the default does not.
-
-    `mute`: connections live, pongs come, data does not. `half_open`: nothing is read or written, nothing is closed.
-    `frame_delay_s`: seconds before each data frame. `malformed_every`: every n-th data frame is cut short (0 = none).
-    `auth_error`: what every authentication is answered with. `upgrade_status`: HTTP answer instead of the upgrade.
-    `rest_status`: HTTP answer of every REST call; `rest_delay_s`: seconds before it.
-    """
+    """How the server misbehaves now; the default does not. Below each switch stands what it does."""
 
     mute: bool = False
+    """No client gets data; pongs, acknowledgements and errors still come. What was made meanwhile is lost."""
     half_open: bool = False
-    frame_delay_s: float = 0.0
-    malformed_every: int = 0
+    """Freezes the connections that exist when it is turned on: they are never read, answered, ponged, written or
+    closed again, even after it is off. Later connections work, so a client that dials again recovers."""
+    dead_symbols: frozenset[str] = frozenset()
+    """Nothing of these symbols is sent on the stream; REST goes on showing newer quotes."""
+    hold_data: bool = False
+    """Data is kept back, and goes out in one burst when it is turned off; a full outbox is a slow client."""
+    frame_delay_s: Seconds = 0.0
+    """Seconds before each data frame."""
+
+    upgrade_status: HttpStatus | None = None
+    """HTTP answer instead of the WebSocket upgrade."""
+    retry_after_s: Seconds | None = None
+    """The Retry-After header of that answer."""
+    error_before_welcome: ErrorCode | None = None
+    """The first message is this error, and the connection is closed."""
+    no_welcome: bool = False
+    """The welcome never comes, and no authentication time-out either."""
     auth_error: ErrorCode | None = None
-    upgrade_status: int | None = None
-    rest_status: int | None = None
-    rest_delay_s: float = 0.0
+    """What every authentication is answered with."""
+    no_auth_answer: bool = False
+    """An authentication is ignored, and times out never."""
+
+    subscribe_error: ErrorCode | None = None
+    """What every subscribe request is refused with, whole."""
+    refused_symbols: frozenset[str] = frozenset()
+    """A subscribe request that names any of these is refused whole with 400."""
+    symbol_limit: Count | None = None
+    """Stands in for the plan's limit: it bites (405) at the next subscribe request."""
+    refuse_statuses: ErrorCode | None = None
+    """What a subscribe request that names the statuses channel is refused with, whole."""
+    no_ack: bool = False
+    """A subscribe request is ignored."""
+    slot_hold_s: Seconds | None = None
+    """How long the slot of a connection that is lost from now on stays taken (406)."""
+
+    bad_quotes: frozenset[QuoteFault] = frozenset()
+    """Some quotes of the random walk are followed by a spoiled copy of one of these kinds."""
+    bad_quote_share: Share = 0.2
+    """The share of quotes that are."""
+    bad_frames: frozenset[FrameFault] = frozenset()
+    """Between data frames come frames of these kinds, each kind in turn."""
+    bad_frame_every: Annotated[int, Meta(ge=1)] = 10
+    """After how many data frames comes a bad one."""
+    malformed_every: Count = 0
+    """Every n-th data frame is itself cut short, and its data lost (0 = none)."""
+
+    rest_status: HttpStatus | None = None
+    """HTTP answer of every REST call; from 500 on it is HTML."""
+    rest_retry_after_s: Seconds | None = None
+    """The Retry-After header of that answer."""
+    rest_delay_s: Seconds = 0.0
+    """Seconds before a REST call is answered."""
+    rest_html: bool = False
+    """REST answers 200 with HTML."""
+    rest_garbage: bool = False
+    """REST answers 200 with JSON that is cut short, or has null where the quotes should be."""
+    rest_paths: Literal["all", "quotes", "clock"] = "all"
+    """Which REST calls the switches above are for."""
+
+    @property
+    def refusals(self) -> Refusals:
+        """Return what a session refuses now."""
+        return Refusals(
+            auth=self.auth_error,
+            subscribe=self.subscribe_error,
+            statuses=self.refuse_statuses,
+            symbols=self.refused_symbols,
+            symbol_limit=self.symbol_limit,
+        )
 
 
 NO_FAULTS = Faults()

@@ -14,8 +14,12 @@ from typing import Final
 
 import msgspec
 
-from apps.alpaca_simulator.config import HeldPosition, MarketSetting, SimulatorConfig
+from apps.alpaca_simulator.config import HeldPosition, SimulatorConfig
+from apps.alpaca_simulator.fault_switches import WrongSwitchError, merged, option_forms, read_option
+from apps.alpaca_simulator.faults import NO_FAULTS
+from apps.alpaca_simulator.market import MarketSetting
 from apps.alpaca_simulator.recording import RecordingError
+from apps.alpaca_simulator.scenario import ScenarioError, read_scenario_file
 from apps.alpaca_simulator.settings import SimulatorSettings
 from apps.alpaca_simulator.simulator import Simulator
 from libs.market_data.symbols import MalformedSymbolError, parse_symbol
@@ -36,7 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def read_arguments(arguments: Sequence[str] | None = None, default_port: int = DEFAULT_PORT) -> SimulatorConfig:
     """Return the config that a command line describes; a wrong one ends the process with 2 and its usage."""
-    given = _parser(default_port).parse_args(arguments)
+    parser = _parser(default_port)
+    given = parser.parse_args(arguments)
+    try:
+        faults = merged(NO_FAULTS, dict(given.fault))
+        scenario = None if given.scenario is None else read_scenario_file(given.scenario.read_bytes())
+    except OSError as fault:
+        parser.exit(2, f"simulator: cannot read {given.scenario}: {fault.strerror or fault}\n")
+    except ScenarioError as fault:
+        parser.exit(2, f"simulator: {given.scenario}: {fault}\n")
     return SimulatorConfig(
         host=given.host,
         port=given.port,
@@ -55,6 +67,8 @@ def read_arguments(arguments: Sequence[str] | None = None, default_port: int = D
         positions=given.positions,
         slot_hold_s=given.slot_hold_seconds,
         compress=not given.no_compression,
+        faults=faults,
+        scenario=scenario,
     )
 
 
@@ -96,6 +110,8 @@ def _parser(default_port: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m apps.alpaca_simulator.main",
         description="Plays Alpaca on one port: market data stream, market data REST, trading REST.",
+        epilog="faults:\n  " + "\n  ".join(option_forms()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=_port, default=default_port, help=f"default: SIMULATOR_PORT or {DEFAULT_PORT}")
@@ -123,6 +139,11 @@ def _parser(default_port: int) -> argparse.ArgumentParser:
     parser.add_argument(
         "--slot-hold-seconds", type=_number, default=90.0, help="how long a lost client's connection slot stays taken"
     )
+    parser.add_argument(
+        "--fault", type=_fault, action="append", default=[], metavar="NAME[=VALUE]",
+        help="misbehave from the start, repeatable; the faults are listed below",
+    )  # fmt: skip
+    parser.add_argument("--scenario", type=Path, metavar="FILE", help="misbehave on a timeline, a .toml file")
     parser.add_argument("--no-compression", action="store_true", help="refuse permessage-deflate")
     return parser
 
@@ -163,6 +184,13 @@ def _symbols(text: str) -> frozenset[str]:
     try:
         return frozenset(parse_symbol(symbol) for symbol in text.split(",") if symbol)
     except MalformedSymbolError as fault:
+        raise argparse.ArgumentTypeError(str(fault)) from fault
+
+
+def _fault(text: str) -> tuple[str, object]:
+    try:
+        return read_option(text)
+    except WrongSwitchError as fault:
         raise argparse.ArgumentTypeError(str(fault)) from fault
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import exp
+from enum import StrEnum
+from math import exp, isfinite
 from random import Random
 from typing import Final, Protocol, TypeVar
 
@@ -22,6 +23,8 @@ _STEP_DEVIATION: Final = 1.2e-4
 _PULL: Final = 2e-4
 """How strongly each step pulls back to the day's start, so that a demo left alone for a week stays believable."""
 _FURTHEST: Final = 0.15
+_IEX, _SIP, _DELAYED_SIP = Feed.IEX, Feed.SIP, Feed.DELAYED_SIP
+"""Here because a look-up in the class for every point is felt in a flood."""
 _ROUND_LOT: Final = 100
 _TICK: Final = 0.01
 
@@ -37,6 +40,14 @@ class QuoteSource(Protocol):
 
     def put(self, quote: Quote, /) -> None:
         """Take over a quote made elsewhere as the latest of its symbol."""
+
+
+class MarketSetting(StrEnum):
+    """What the simulator's clock says: the real calendar's word, or always the same."""
+
+    AUTO = "auto"
+    OPEN = "open"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +135,9 @@ class RandomWalkMarket:
         """Take over a quote made elsewhere: it is the latest, and the walk goes on from there when it is two-sided."""
         self._latest[quote.symbol] = quote
         self._given.add(quote.symbol)
-        if quote.bid_price > 0 and quote.ask_price > 0:
-            self._walk(quote.symbol).mid = (quote.bid_price + quote.ask_price) / 2
+        mid = (quote.bid_price + quote.ask_price) / 2
+        if quote.bid_price > 0 and quote.ask_price > 0 and isfinite(mid):
+            self._walk(quote.symbol).mid = mid
 
     def latest_quote(self, symbol: str, feed: Feed, now_ns: int) -> Quote | None:
         """Return the newest quote, making a first one for a symbol nobody has asked for; None when it never quotes.
@@ -148,9 +160,11 @@ class RandomWalkMarket:
 
 def as_seen_on(feed: Feed, point: P) -> P:
     """Return a consolidated point as a feed shows it: IEX knows one exchange, the delayed feed lags 15 minutes."""
-    if feed is Feed.DELAYED_SIP:
+    if feed is _SIP:
+        return point
+    if feed is _DELAYED_SIP:
         return replace(point, time_ns=point.time_ns - DELAY_NS)
-    if feed is not Feed.IEX:
+    if feed is not _IEX:
         return point
     match point:
         case Quote():

@@ -80,4 +80,18 @@ class Bar(msgspec.Struct, frozen=True):
     channel: ClassVar[Channel] = Channel.BARS
 
 
-Point = Quote | Trade | Bar
+class Status(msgspec.Struct, frozen=True):
+    """One change of a symbol's trading status, time in nanoseconds since 1970. The codes depend on the tape."""
+
+    symbol: str
+    status_code: str
+    status_message: str
+    reason_code: str
+    reason_message: str
+    time_ns: int
+    tape: str = "C"
+
+    channel: ClassVar[Channel] = Channel.STATUSES
+
+
+Point = Quote | Trade | Bar | Status

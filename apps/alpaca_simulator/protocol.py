@@ -48,6 +48,11 @@ class ErrorCode(IntEnum):
         return self.name.replace("_", " ").lower()
 
 
+def action_of(message: object) -> object:
+    """Return what a decoded message asks for, None for one that asks for nothing."""
+    return message.get("action") if isinstance(message, Mapping) else None
+
+
 def error(code: ErrorCode) -> ControlMessage:
     """Return the error message: `{"T":"error","code":406,"msg":"connection limit exceeded"}`."""
     return {"T": "error", "code": int(code), "msg": code.text}
@@ -76,8 +81,23 @@ class Rules:
     """How many pairs of symbol and channel, over trades and quotes; the page counts "symbols", users report pairs."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """What the server refuses just now, whatever the plan allows; the default refuses nothing.
+
+    `auth` answers every authentication, `subscribe` every subscribe request, `statuses` one that names that channel.
+    One that names any of `symbols` is refused with 400. `symbol_limit` stands in for the plan's.
+    """
+
+    auth: ErrorCode | None = None
+    subscribe: ErrorCode | None = None
+    statuses: ErrorCode | None = None
+    symbols: frozenset[str] = frozenset()
+    symbol_limit: int | None = None
+
+
 class Session:
-    """The state of one connection.
+    """The state of one connection. `refusals` may be replaced before any message.
 
     `claim_slot(key)` takes the connection slot of that key, or answers False; it is called once per accepted key.
     """
@@ -85,7 +105,7 @@ class Session:
     def __init__(self, feed: Feed, rules: Rules, claim_slot: Callable[[str], bool]) -> None:
         self.feed = feed
         self.key: str | None = None
-        self.forced_auth_error: ErrorCode | None = None
+        self.refusals = Refusals()
         self._rules = rules
         self._claim_slot = claim_slot
         self._channels = TEST_CHANNELS if feed is Feed.TEST else tuple(Channel)
@@ -120,9 +140,9 @@ class Session:
             return error(ErrorCode.NOT_AUTHENTICATED)
         match action:
             case "subscribe":
-                return self._change(message, self._with)
+                return self._subscribe(message)
             case "unsubscribe":
-                return self._change(message, self._without)
+                return self._unsubscribe(message)
             case _:
                 return error(ErrorCode.INVALID_SYNTAX)
 
@@ -130,8 +150,8 @@ class Session:
         """Return the answer to a key pair, which may come as a message or in the headers of the upgrade."""
         if self.is_authenticated:
             return error(ErrorCode.ALREADY_AUTHENTICATED)
-        if self.forced_auth_error is not None:
-            return error(self.forced_auth_error)
+        if self.refusals.auth is not None:
+            return error(self.refusals.auth)
         if not self._rules.credentials.accept(key, secret):
             return error(ErrorCode.AUTH_FAILED)
         if not self._claim_slot(str(key)):
@@ -148,19 +168,33 @@ class Session:
             answer["corrections"] = answer["cancelErrors"] = answer[Channel.TRADES]
         return answer
 
-    def _change(
-        self,
-        message: Mapping[str, Any],
-        changed: Callable[[dict[Channel, Sequence[str]]], dict[Channel, dict[str, None]]],
-    ) -> ControlMessage:
+    def _subscribe(self, message: Mapping[str, Any]) -> ControlMessage:
         asked = self._read_channels(message)
         if isinstance(asked, ErrorCode):
             return error(asked)
-        subscribed = changed(asked)
+        if (refusal := self._refusal(asked)) is not None:
+            return error(refusal)
+        subscribed = self._with(asked)
         if self._exceeds_limit(subscribed):
             return error(ErrorCode.SYMBOL_LIMIT_EXCEEDED)
         self._subscribed = subscribed
         return self.acknowledgement()
+
+    def _unsubscribe(self, message: Mapping[str, Any]) -> ControlMessage:
+        """Take symbols away, which no limit forbids: not even one that has shrunk below what is left."""
+        asked = self._read_channels(message)
+        if isinstance(asked, ErrorCode):
+            return error(asked)
+        self._subscribed = self._without(asked)
+        return self.acknowledgement()
+
+    def _refusal(self, asked: dict[Channel, Sequence[str]]) -> ErrorCode | None:
+        refusals = self.refusals
+        if refusals.subscribe is not None:
+            return refusals.subscribe
+        if refusals.symbols and any(not refusals.symbols.isdisjoint(symbols) for symbols in asked.values()):
+            return ErrorCode.INVALID_SYNTAX
+        return refusals.statuses if Channel.STATUSES in asked else None
 
     def _read_channels(self, message: Mapping[str, Any]) -> dict[Channel, Sequence[str]] | ErrorCode:
         """Return the named symbols by channel, or the error that refuses the whole request."""
@@ -188,7 +222,7 @@ class Session:
         }
 
     def _exceeds_limit(self, subscribed: dict[Channel, dict[str, None]]) -> bool:
-        limit = self._rules.symbol_limit
+        limit = self._rules.symbol_limit if self.refusals.symbol_limit is None else self.refusals.symbol_limit
         if limit is None:
             return False
         limited = [subscribed.get(channel, {}) for channel in _LIMITED_CHANNELS]

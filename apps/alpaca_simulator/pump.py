@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from math import exp
 from random import Random
 from typing import Final
@@ -10,8 +11,12 @@ from typing import Final
 from apps.alpaca_simulator.bars import BarBuilder
 from apps.alpaca_simulator.broadcast import MARKET_FEEDS, TEST_FEED, Broadcaster
 from apps.alpaca_simulator.config import FASTEST
+from apps.alpaca_simulator.faults import Faults
+from apps.alpaca_simulator.halts import Halts
 from apps.alpaca_simulator.market import Lottery, RandomWalkMarket
 from apps.alpaca_simulator.points import Bar, Channel, Point, Quote
+from apps.alpaca_simulator.quote_faults import choose_fault, spoiled
+from apps.alpaca_simulator.sent_record import is_good
 from libs.market_data.symbols import TEST_SYMBOL
 
 _TICK_S: Final = (0.01, 0.1)
@@ -24,14 +29,17 @@ _NS_PER_S: Final = 1_000_000_000
 class RandomWalkPump:
     """Makes quotes, and a trade for about every fourth, of what is wanted, `rate` per second in total.
 
-    Without a rate every symbol keeps its own pace, and each beginning is a small opening burst.
+    Without a rate every symbol keeps its own pace, and each beginning is a small opening burst. A halted symbol makes
+    nothing.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of the market
         self,
         market: RandomWalkMarket,
         broadcaster: Broadcaster,
         bars: "BarPump",
+        halts: Halts,
+        faults: Callable[[], Faults],
         *,
         rate: float | None,
         seed: int,
@@ -41,11 +49,14 @@ class RandomWalkPump:
         self._market = market
         self._broadcaster = broadcaster
         self._bars = bars
+        self._halts = halts
+        self._faults = faults
         self._rate = rate
         self._dice = Random(seed)
         self._batch = batch
         self._is_open = is_open
-        self._drawn_for: frozenset[str] = frozenset()
+        self._wanted: frozenset[str] = frozenset()
+        self._silent: frozenset[str] = frozenset()
         self._lottery = Lottery((), market.activity, self._dice)
         self._began_s = 0.0
 
@@ -55,7 +66,7 @@ class RandomWalkPump:
         last_s = time.monotonic()
         while True:
             if not self._broadcaster.wanted:
-                self._drawn_for = frozenset()
+                self._wanted = frozenset()
                 await self._broadcaster.wait_for_change()
                 last_s = time.monotonic()
             now_s = time.monotonic()
@@ -72,13 +83,13 @@ class RandomWalkPump:
             await asyncio.sleep(min(max(1 / rate if rate else 1.0, _TICK_S[0]), _TICK_S[1]))
 
     def _redraw(self, now_s: float) -> None:
-        wanted = self._broadcaster.wanted
-        if wanted == self._drawn_for:
+        wanted, silent = self._broadcaster.wanted, self._halts.silent
+        if wanted is self._wanted and silent is self._silent:
             return
-        if not self._drawn_for:
+        if not self._wanted:
             self._began_s = now_s
-        self._drawn_for = wanted
-        self._lottery = Lottery(wanted, self._market.activity, self._dice)
+        self._wanted, self._silent = wanted, silent
+        self._lottery = Lottery(wanted - silent, self._market.activity, self._dice)
 
     def _rate_at(self, now_s: float) -> float:
         if self._rate is not None:
@@ -103,7 +114,22 @@ class RandomWalkPump:
                 trade = self._market.trade(quote)
                 self._bars.builder.add(trade)
                 points.append(trade)
+        if self._faults().bad_quotes:
+            return self._deliver_with_bad_ones(points)
         return self._broadcaster.deliver(points, MARKET_FEEDS)
+
+    def _deliver_with_bad_ones(self, points: list[Point]) -> int:
+        """Deliver points one by one, some good quotes followed by a spoiled copy of themselves."""
+        faults, dice = self._faults(), self._dice
+        count = 0
+        for point in points:
+            count += self._broadcaster.deliver((point,), MARKET_FEEDS)
+            if not isinstance(point, Quote) or not is_good(point):
+                continue
+            if (fault := choose_fault(faults.bad_quotes, faults.bad_quote_share, dice)) is not None:
+                spoil = partial(spoiled, fault=fault, dice=dice)
+                self._broadcaster.deliver_spoiled(point, MARKET_FEEDS, spoil)
+        return count
 
     def _is_trade_wanted(self, symbol: str) -> bool:
         wants = self._broadcaster.wants

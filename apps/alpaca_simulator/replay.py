@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from apps.alpaca_simulator.broadcast import MARKET_FEEDS, Broadcaster
 from apps.alpaca_simulator.config import FASTEST
+from apps.alpaca_simulator.halts import Halts
 from apps.alpaca_simulator.points import Feed, Quote
 from apps.alpaca_simulator.recording import Recording
 
@@ -38,7 +39,7 @@ class ReplayPump:
     """Plays a recording from the first subscription that names one of its symbols.
 
     `speed` is a factor, or `FASTEST`. Each quote carries the time of its sending unless `keep_timestamps`.
-    At the end it falls quiet, or begins again when `loop`.
+    At the end it falls quiet, or begins again when `loop`. Quotes of a halted symbol are left out.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class ReplayPump:
         recording: Recording,
         market: ReplayMarket,
         broadcaster: Broadcaster,
+        halts: Halts,
         *,
         speed: float,
         batch: int,
@@ -55,6 +57,7 @@ class ReplayPump:
         self._recording = recording
         self._market = market
         self._broadcaster = broadcaster
+        self._halts = halts
         self._speed = speed
         self._batch = batch
         self._keeps_timestamps = keep_timestamps
@@ -113,6 +116,8 @@ class ReplayPump:
         await asyncio.sleep(0)
 
     def _send(self, quotes: list[Quote]) -> None:
+        if silent := self._halts.silent:
+            quotes = [quote for quote in quotes if quote.symbol not in silent]
         if not self._keeps_timestamps:
             now_ns = time.time_ns()
             quotes = [replace(quote, time_ns=now_ns) for quote in quotes]

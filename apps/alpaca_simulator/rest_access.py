@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from apps.alpaca_simulator.data_stream import KEY_HEADER, SECRET_HEADER
+from apps.alpaca_simulator.data_stream import KEY_HEADER, SECRET_HEADER, retry_after
 from apps.alpaca_simulator.faults import Faults
 from apps.alpaca_simulator.protocol import Credentials
 from libs.market_data.symbols import is_symbol
@@ -17,6 +17,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _HTML_FROM: Final = 500
 """From this status on Alpaca's answers may be a proxy's HTML instead of JSON."""
+_CLOCK_PATH: Final = "/v2/clock"
+_QUOTE_PATHS: Final = ("/quotes/latest", "/snapshots")
+_GARBAGE: Final = ('{"quotes": null}', '{"quotes": {"AAPL": {"t": "2022-08-17T10:07')
 _WHOLE_DAY: Final = timedelta(days=1)
 
 
@@ -35,6 +38,7 @@ class RestAccess:
     def __init__(self, credentials: Credentials, faults: Callable[[], Faults]) -> None:
         self._credentials = credentials
         self._faults = faults
+        self._garbage_answers = 0
 
     def guard(self, handler: Handler, *, code_suffix: str | None = None) -> Handler:
         """Return `handler` behind the guard.
@@ -43,11 +47,8 @@ class RestAccess:
         """
 
         async def guarded(request: web.Request) -> web.StreamResponse:
-            faults = self._faults()
-            if faults.rest_delay_s:
-                await asyncio.sleep(faults.rest_delay_s)
-            if faults.rest_status is not None:
-                return _refusal(faults.rest_status, "refused by the simulator", code_suffix)
+            if (wrong := await self._misbehaves(request, code_suffix)) is not None:
+                return wrong
             if not self._credentials.accept(request.headers.get(KEY_HEADER), request.headers.get(SECRET_HEADER)):
                 return _refusal(401, "unauthorized.", code_suffix)
             try:
@@ -56,6 +57,34 @@ class RestAccess:
                 return _refusal(refused.status, refused.message, code_suffix)
 
         return guarded
+
+    async def _misbehaves(self, request: web.Request, code_suffix: str | None) -> web.Response | None:
+        """Wait and return what the faults of the moment make of a call; None when it is to be answered properly."""
+        faults = self._faults()
+        if not _concerns(faults, request.path):
+            return None
+        if faults.rest_delay_s:
+            await asyncio.sleep(faults.rest_delay_s)
+        if faults.rest_status is not None:
+            refused = _refusal(faults.rest_status, "refused by the simulator", code_suffix)
+            refused.headers.update(retry_after(faults.rest_retry_after_s))
+            return refused
+        if faults.rest_html:
+            return web.Response(text="<html><body>one moment, please</body></html>", content_type="text/html")
+        if faults.rest_garbage:
+            self._garbage_answers += 1
+            return web.Response(text=_GARBAGE[self._garbage_answers % 2], content_type="application/json")
+        return None
+
+
+def _concerns(faults: Faults, path: str) -> bool:
+    match faults.rest_paths:
+        case "all":
+            return True
+        case "quotes":
+            return path.endswith(_QUOTE_PATHS)
+        case "clock":
+            return path == _CLOCK_PATH
 
 
 def _refusal(status: int, message: str, code_suffix: str | None) -> web.Response:

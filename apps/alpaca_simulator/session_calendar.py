@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Final
 
-from apps.alpaca_simulator.config import MarketSetting
+from apps.alpaca_simulator.market import MarketSetting
 from libs.market_data.market_hours import MarketHours
 from libs.market_data.trading_sessions import NEW_YORK, TradingSession
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
@@ -10,18 +10,23 @@ import structlog
 from aiohttp import WSCloseCode, web
 
 from apps.alpaca_simulator.broadcast import ALL_FEEDS, Broadcaster
-from apps.alpaca_simulator.config import MarketSetting, SimulatorConfig
+from apps.alpaca_simulator.config import SimulatorConfig
+from apps.alpaca_simulator.control import MAX_BODY_BYTES, Control
 from apps.alpaca_simulator.data_stream import DataStream
-from apps.alpaca_simulator.faults import NO_FAULTS, Faults
+from apps.alpaca_simulator.dials import DialLog
+from apps.alpaca_simulator.faults import Faults
+from apps.alpaca_simulator.halts import Halts
 from apps.alpaca_simulator.history import DailyHistory
 from apps.alpaca_simulator.listings import listing_of
-from apps.alpaca_simulator.market import IEX_EXCHANGE, QuoteSource, RandomWalkMarket
+from apps.alpaca_simulator.market import IEX_EXCHANGE, MarketSetting, QuoteSource
+from apps.alpaca_simulator.market_tasks import build_market, usual_price
 from apps.alpaca_simulator.points import Feed, Quote
-from apps.alpaca_simulator.pump import BarPump, FakepacaPump, RandomWalkPump
 from apps.alpaca_simulator.recording import Recording, read_recording
-from apps.alpaca_simulator.replay import ReplayMarket, ReplayPump
+from apps.alpaca_simulator.replay import ReplayMarket
 from apps.alpaca_simulator.rest import MarketDataRest
 from apps.alpaca_simulator.rest_access import RestAccess
+from apps.alpaca_simulator.scenario import Scenario, ScenarioRun
+from apps.alpaca_simulator.sent_record import SentRecord
 from apps.alpaca_simulator.session_calendar import SessionCalendar
 from apps.alpaca_simulator.stream_connection import StreamConnection
 from apps.alpaca_simulator.trading import TradingRest
@@ -35,18 +40,27 @@ _SHUTDOWN_S: Final = 1.0
 
 
 class Simulator:
-    """A pretended Alpaca on one port. `faults` may be replaced at any time; it is read afresh at every use."""
+    """A pretended Alpaca on one port. `faults` may be replaced at any time, before the start too."""
 
     def __init__(self, config: SimulatorConfig | None = None) -> None:
         self.config = config or SimulatorConfig()
-        self.faults: Faults = NO_FAULTS
+        self.sent = SentRecord()
+        """What was really written to clients, for a check from outside."""
+        self.mute_since_unix_s: float | None = None
+        """Since when `faults.mute` is on, in seconds since 1970."""
+        self.scenario: ScenarioRun | None = None
+        """The scenario started last, running or over; None when it was stopped or there was none."""
+        self._faults = self.config.faults
         self._port = self.config.port
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._calendar = SessionCalendar(self.config.market)
         self._market: QuoteSource = ReplayMarket()
         self._broadcaster = Broadcaster(lambda: self.faults)
-        self._stream = DataStream(self.config, self._broadcaster, lambda: self.faults)
+        self._stream = DataStream(self.config, self._broadcaster, lambda: self.faults, self.sent)
+        self._halts = Halts()
+        self._scenario_task: asyncio.Task[None] | None = None
+        self.faults = self.config.faults
 
     async def start(self) -> None:
         """Bind the port and start the market. Started again after a stop, it takes the same port.
@@ -58,7 +72,10 @@ class Simulator:
             recording = await asyncio.to_thread(read_recording, self.config.replay)
         await self._calendar.load()
         self._stream.free_all_slots()
-        market_tasks = self._build_market(recording)
+        market = build_market(
+            self.config, recording, self._broadcaster, self._halts, lambda: self.faults, self._calendar.is_open
+        )
+        self._market = market.quotes
         self._runner = web.AppRunner(self._application(recording), access_log=None, shutdown_timeout=_SHUTDOWN_S)
         await self._runner.setup()
         try:
@@ -68,8 +85,9 @@ class Simulator:
             self._runner = None
             raise
         self._port = self._runner.addresses[0][1]
-        for name, work in market_tasks.items():
-            self._spawn(name, work)
+        self._tasks = [_spawned(name, work()) for name, work in market.work.items()]
+        if self.config.scenario is not None:
+            self.start_scenario(self.config.scenario)
         log.info("simulator_started", url=self.base_url, mode=self.mode)
 
     async def stop(self, *, clean: bool = True) -> None:
@@ -78,6 +96,8 @@ class Simulator:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        if self._scenario_task is not None:
+            self._scenario_task.cancel()
         await self.drop_all(clean=clean)
         if self._runner is not None:
             await self._runner.cleanup()
@@ -115,9 +135,40 @@ class Simulator:
         return self._broadcaster.connections
 
     @property
+    def dial_log(self) -> DialLog:
+        """When each WebSocket upgrade was asked for, and how densely."""
+        return self._stream.dials
+
+    @property
     def dials(self) -> list[float]:
         """When each WebSocket upgrade was asked for, in seconds of `time.monotonic()`."""
-        return self._stream.dials
+        return self._stream.dials.times_s
+
+    @property
+    def faults(self) -> Faults:
+        """How it misbehaves now."""
+        return self._faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        before, self._faults = self._faults, faults
+        self.mute_since_unix_s = (self.mute_since_unix_s or time.time()) if faults.mute else None
+        self._broadcaster.faults_changed(before, faults)
+
+    @property
+    def halted(self) -> frozenset[str]:
+        """The symbols whose trading is halted."""
+        return self._halts.halted
+
+    @property
+    def half_open_since_unix_s(self) -> float | None:
+        """Since when every authenticated connection of a market feed is half-open; None while one lives or none is."""
+        return self._broadcaster.half_open_since_unix_s
+
+    @property
+    def slot_held_until_unix_s(self) -> float | None:
+        """When the last slot of a lost client will be free, in seconds since 1970; None when none is held."""
+        return self._stream.slot_held_until_unix_s
 
     def emit(  # noqa: PLR0913 - each is a field of the quote
         self,
@@ -141,6 +192,10 @@ class Simulator:
             symbol, float(bid), bid_size, bid_exchange, float(ask), ask_size, ask_exchange,
             time.time_ns() if time_ns is None else time_ns, conditions, tape or listing_of(symbol).tape,
         )  # fmt: skip
+        return self.send(quote)
+
+    def send(self, quote: Quote) -> int:
+        """Send one quote exactly as it is, like `emit`."""
         self._market.put(quote)
         return self._broadcaster.deliver([quote], ALL_FEEDS, as_given=True)
 
@@ -151,31 +206,63 @@ class Simulator:
             connection.put_frame(raw, is_text=isinstance(data, str))
         return len(self.connections)
 
-    async def drop_all(self, *, clean: bool) -> None:
+    def halt(self, symbol: str, code: str | None = None, reason: str | None = None, tape: str | None = None) -> int:
+        """Halt a symbol: its quotes stop, and who subscribes its status is told.
+
+        The codes are the tape's (`H`, `2`, ...), without them those of a halt for news. Returns how many were told.
+        """
+        status = self._halts.halt(symbol, code, reason, tape or listing_of(symbol).tape, time.time_ns())
+        return self._broadcaster.deliver([status], ALL_FEEDS, as_given=True)
+
+    def resume(self, symbol: str, code: str | None = None, reason: str | None = None, tape: str | None = None) -> int:
+        """End a halt, or with the code `Q` let quotes come back while trading stays halted. Returns who was told."""
+        status = self._halts.resume(symbol, code, reason, tape or listing_of(symbol).tape, time.time_ns())
+        return self._broadcaster.deliver([status], ALL_FEEDS, as_given=True)
+
+    def drop_slow(self, with_message: bool = True) -> int:
+        """Treat every client as too slow: error 407 and a dropped connection, or the drop alone. Returns how many."""
+        connections = list(self.connections)
+        for connection in connections:
+            connection.give_up(with_message=with_message)
+        return len(connections)
+
+    async def drop_all(self, *, clean: bool, code: int = WSCloseCode.GOING_AWAY, reason: str = "") -> None:
         """End every connection: with a close frame, or by cutting TCP (which leaves its slot held)."""
         connections = list(self.connections)
         if clean:
-            await asyncio.gather(*(connection.close(WSCloseCode.GOING_AWAY) for connection in connections))
+            await asyncio.gather(*(connection.close(code, reason) for connection in connections))
             return
         for connection in connections:
             connection.drop()
 
     @property
     def market_setting(self) -> MarketSetting:
-        """What the clock says; may be set while it runs (`AUTO` only when it was started so)."""
+        """What the clock says; may be set while it runs."""
         return self._calendar.setting
 
     @market_setting.setter
     def market_setting(self, setting: MarketSetting) -> None:
         self._calendar.setting = setting
 
+    def start_scenario(self, scenario: Scenario) -> None:
+        """Begin a scenario, in place of one that is running."""
+        self.stop_scenario()
+        self.scenario = ScenarioRun(scenario, self, self._broadcaster.wait_for_client)
+        self._scenario_task = _spawned("scenario", self.scenario.run())
+
+    def stop_scenario(self) -> None:
+        """End and forget the scenario; the faults stay as they are."""
+        if self._scenario_task is not None:
+            self._scenario_task.cancel()
+        self._scenario_task = self.scenario = None
+
     def _application(self, recording: Recording | None) -> web.Application:
-        usual_price = _usual_price(recording)
-        history = DailyHistory(usual_price)
+        history = DailyHistory(usual_price(recording))
         access = RestAccess(self.config.credentials, lambda: self.faults)
-        app = web.Application()
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.on_response_prepare.append(self._label)
         app.router.add_get(f"/v2/{{feed:{'|'.join(Feed)}}}", self._stream.handle)
+        app.router.add_routes(Control(self).routes())
         app.router.add_routes(MarketDataRest(self._market, history, self._calendar).routes(access))
         app.router.add_routes(TradingRest(self.config.positions, self._market, history, self._calendar).routes(access))
         return app
@@ -183,56 +270,14 @@ class Simulator:
     async def _label(self, _request: web.Request, response: web.StreamResponse) -> None:
         response.headers[MODE_HEADER] = self.mode
 
-    def _build_market(self, recording: Recording | None) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
-        """Build the walk or the replay, and return the work of each of its tasks by name."""
-        config = self.config
-        test_feed = FakepacaPump(self._broadcaster, config.test_quote_interval_s, config.bar_interval_s)
-        work = {"test-quotes": test_feed.run_quotes, "test-bars": test_feed.run_bars}
-        if recording is not None:
-            replayed = ReplayMarket()
-            self._market = replayed
-            self._broadcaster.universe = recording.symbols
-            player = ReplayPump(
-                recording,
-                replayed,
-                self._broadcaster,
-                speed=config.speed,
-                batch=config.batch_limit,
-                keep_timestamps=config.keep_timestamps,
-                loop=config.loop,
-            )
-            return work | {"replay": player.run}
-        walking = RandomWalkMarket(config.seed, _usual_price(None), config.habits)
-        self._market = walking
-        bars = BarPump(self._broadcaster, config.bar_interval_s)
-        walk = RandomWalkPump(
-            walking,
-            self._broadcaster,
-            bars,
-            rate=config.rate,
-            seed=config.seed,
-            batch=config.batch_limit,
-            is_open=self._calendar.is_open,
-        )
-        return work | {"random-walk": walk.run, "bars": bars.run}
 
-    def _spawn(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        task = asyncio.create_task(work(), name=name)
-        task.add_done_callback(_log_death)
-        self._tasks.append(task)
+def _spawned(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_log_death)
+    return task
 
 
 def _log_death(task: asyncio.Task[None]) -> None:
     with suppress(asyncio.CancelledError):
         if (fault := task.exception()) is not None:
             log.error("market_task_died", task=task.get_name(), exc_info=fault)
-
-
-def _usual_price(recording: Recording | None) -> Callable[[str], float]:
-    """Return what each symbol usually costs: where the walk starts and around what its past lies."""
-
-    def usual_price(symbol: str) -> float:
-        first = recording.first_prices.get(symbol) if recording is not None else None
-        return listing_of(symbol).base_price if first is None else first
-
-    return usual_price

@@ -10,11 +10,12 @@ A quote in JSON (the sample is also a test):
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final, assert_never
 
 import msgspec
 
-from apps.alpaca_simulator.points import Bar, Point, Quote, Trade
+from apps.alpaca_simulator.points import Bar, Point, Quote, Status, Trade
 
 NS_PER_S: Final = 1_000_000_000
 TIMESTAMP_EXTENSION: Final = -1
@@ -38,6 +39,9 @@ class Codec(StrEnum):
         """Return the codec that the header asks for; without one Alpaca writes JSON."""
         named = (content_type or "").partition(";")[0].strip().lower()
         return cls.MSGPACK if named == cls.MSGPACK else cls.JSON
+
+
+_MSGPACK: Final = Codec.MSGPACK  # of a member looked up in its class every time, a flood would feel the price
 
 
 class UnreadableMessageError(ValueError):
@@ -95,11 +99,27 @@ class BarMessage(msgspec.Struct, tag_field="T", tag="b", rename={
     vwap: float
 
 
+class StatusMessage(msgspec.Struct, tag_field="T", tag="s", rename={
+    "symbol": "S", "status_code": "sc", "status_message": "sm", "reason_code": "rc", "reason_message": "rm",
+    "time": "t", "tape": "z",
+}):  # fmt: skip
+    """`T: "s"`; the order of the fields is the order on the wire."""
+
+    symbol: str
+    status_code: str
+    status_message: str
+    reason_code: str
+    reason_message: str
+    time: WireTime
+    tape: str
+
+
 def wire_time(time_ns: int, codec: Codec) -> WireTime:
     """Return a time as the codec writes it: extension -1 for MessagePack, RFC 3339 for JSON."""
-    return timestamp_extension(time_ns) if codec is Codec.MSGPACK else rfc3339(time_ns)
+    return timestamp_extension(time_ns) if codec is _MSGPACK else rfc3339(time_ns)
 
 
+@lru_cache(maxsize=64)  # points made together carry the same time
 def timestamp_extension(time_ns: int) -> msgspec.msgpack.Ext:
     """Return MessagePack's standard timestamp: 4 bytes for whole seconds, else 8 (nanoseconds << 34 | seconds)."""
     seconds, nanos = divmod(time_ns, NS_PER_S)
@@ -117,7 +137,7 @@ def rfc3339(time_ns: int) -> str:
 
 def encode_point(point: Point, codec: Codec) -> bytes:
     """Return one point as an element of a data frame; `join_points` makes the frame."""
-    encode = _to_msgpack if codec is Codec.MSGPACK else _to_json
+    encode = _to_msgpack if codec is _MSGPACK else _to_json
     time = wire_time(point.time_ns, codec)
     match point:
         case Quote():
@@ -126,8 +146,15 @@ def encode_point(point: Point, codec: Codec) -> bytes:
             return encode(_trade_message(point, time))
         case Bar():
             return encode(_bar_message(point, time))
+        case Status():
+            return encode(_status_message(point, time))
         case _:
             assert_never(point)
+
+
+def encode_element(message: Mapping[str, Any], codec: Codec) -> bytes:
+    """Return any message as an element of a data frame. JSON has no NaN and no infinity: they become null."""
+    return _to_msgpack(message) if codec is Codec.MSGPACK else _to_json(message)
 
 
 def join_points(points: Sequence[bytes], codec: Codec) -> bytes:
@@ -188,3 +215,15 @@ def _trade_message(trade: Trade, time: WireTime) -> TradeMessage:
 
 def _bar_message(bar: Bar, time: WireTime) -> BarMessage:
     return BarMessage(bar.symbol, bar.open, bar.high, bar.low, bar.close, bar.volume, time, bar.trade_count, bar.vwap)
+
+
+def _status_message(status: Status, time: WireTime) -> StatusMessage:
+    return StatusMessage(
+        status.symbol,
+        status.status_code,
+        status.status_message,
+        status.reason_code,
+        status.reason_message,
+        time,
+        status.tape,
+    )

@@ -16,6 +16,7 @@ from alpaca.trading.client import TradingClient
 from alpaca.trading.requests import GetCalendarRequest
 
 from apps.alpaca_simulator.config import HeldPosition
+from apps.alpaca_simulator.points import Channel
 from tests.support.simulator import running_simulator
 from tests.support.waiting import eventually
 
@@ -57,6 +58,29 @@ async def test_stock_data_stream():
     assert abs((points["quotes"][-1].timestamp - datetime.now(UTC)).total_seconds()) < 10
     assert {trade.symbol for trade in points["trades"]} == {"AAPL"}
     assert points["bars"][0].volume > 0
+
+
+async def test_trading_statuses():
+    statuses = []
+
+    async def on_status(status):
+        statuses.append(status)
+
+    async with running_simulator(rate=0) as sim:
+        stream = StockDataStream("K", "S", url_override=sim.stream_url())
+        stream.subscribe_trading_statuses(on_status, "AAPL", "F")
+        async with streaming(stream):
+            await eventually(lambda: sim.connections and sim.connections[0].session.symbols(Channel.STATUSES))
+            sim.halt("AAPL", reason="T12")
+            sim.halt("F")
+            sim.halt("KO")
+            sim.resume("AAPL")
+            await eventually(lambda: len(statuses) == 3)
+    told = [(status.symbol, status.status_code, status.reason_code, status.tape) for status in statuses]
+    assert told == [("AAPL", "H", "T12", "C"), ("F", "2", "P", "A"), ("AAPL", "T", "T3", "C")]
+    assert statuses[0].status_message == "Trading Halt"
+    assert statuses[0].reason_message == "Trading Halted; For information requested by NASDAQ"
+    assert abs((statuses[0].timestamp - datetime.now(UTC)).total_seconds()) < 10
 
 
 async def test_stock_data_stream_on_the_test_path():

@@ -8,7 +8,8 @@ import msgpack
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from apps.alpaca_simulator.config import FASTEST, MarketSetting
+from apps.alpaca_simulator.config import FASTEST
+from apps.alpaca_simulator.market import MarketSetting
 from apps.alpaca_simulator.points import Channel
 from apps.alpaca_simulator.protocol import ErrorCode, error
 from tests.support.simulator import running_simulator

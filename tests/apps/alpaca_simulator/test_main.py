@@ -11,13 +11,20 @@ from decimal import Decimal
 from math import inf
 from pathlib import Path
 
+import httpx2
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from apps.alpaca_simulator import main as command
-from apps.alpaca_simulator.config import HeldPosition, MarketSetting, SimulatorConfig
+from apps.alpaca_simulator.config import HeldPosition, SimulatorConfig
+from apps.alpaca_simulator.fault_switches import SWITCHES
+from apps.alpaca_simulator.faults import Faults
+from apps.alpaca_simulator.frame_faults import FrameFault
 from apps.alpaca_simulator.main import read_arguments
+from apps.alpaca_simulator.market import MarketSetting
+from apps.alpaca_simulator.protocol import ErrorCode, error
 from apps.alpaca_simulator.pump import RandomWalkPump
-from tests.support.stream_client import authenticated
+from tests.support.stream_client import authenticated, dialled
 
 ROOT = Path(__file__).parents[3]
 
@@ -66,9 +73,58 @@ def test_everything_can_be_said(tmp_path):
     )
 
 
+def test_faults_from_the_start():
+    text = "--fault mute --fault auth_error=402 --fault bad-frames=huge,truncated --fault rest_delay_s=0.5"
+    assert read_arguments(text.split()).faults == Faults(
+        mute=True, auth_error=ErrorCode.AUTH_FAILED, rest_delay_s=0.5,
+        bad_frames=frozenset({FrameFault.HUGE, FrameFault.TRUNCATED}),
+    )  # fmt: skip
+
+
+def test_a_scenario(tmp_path):
+    script = tmp_path / "script.toml"
+    script.write_text("[[step]]\nat = 1.5\nact = 'drop'")
+    scenario = read_arguments(["--scenario", str(script)]).scenario
+    assert [step.at_s for step in scenario.steps] == [1.5]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "cannot read"),
+        ("[[step]]\nat = 1\nact = 'drop'\n[[step]]\nat = 2\nfaults = {mute = 1}", "step 2, faults.mute: "),
+        ("[[step]]\nact = 'drop'", "step 1, at: missing"),
+    ],
+)
+def test_a_wrong_scenario_is_refused_in_one_line(content, complaint, tmp_path, capsys):
+    script = tmp_path / "script.toml"
+    if content is not None:
+        script.write_text(content)
+    with pytest.raises(SystemExit) as ended:
+        read_arguments(["--scenario", str(script)])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("simulator: ")
+    assert str(script) in line
+    assert complaint in line
+
+
+def test_the_help_lists_every_fault(capsys):
+    with pytest.raises(SystemExit) as ended:
+        read_arguments(["--help"])
+    assert ended.value.code == 0
+    words = capsys.readouterr().out.replace("=", " ").split()
+    assert set(SWITCHES) <= set(words)
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "--fault mute=7",
+        "--fault upgrade_status=1",
+        "--fault unknown",
+        "--fault",
+        "--scenario",
         "--rate -1",
         "--rate nan",
         "--rate fast",
@@ -97,6 +153,26 @@ async def test_it_runs_until_it_is_asked_to_stop(number):
         await client.ask({"action": "subscribe", "quotes": ["AAPL"]})
         await client.points(2)
         process.send_signal(number)
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+
+
+async def test_it_misbehaves_from_its_start(tmp_path):
+    script = tmp_path / "script.toml"
+    script.write_text("[[step]]\nat = 0\nact = 'drop'\nhow = 'close'\ncode = 4001")
+    process = await _spawn("--port", "0", "--fault", "auth_error=409", "--scenario", str(script))
+    url = await _started_url(process)
+    try:
+        async with dialled(url.replace("http", "ws") + "/v2/iex") as client:
+            assert await client.authenticate() == error(ErrorCode.INSUFFICIENT_SUBSCRIPTION)
+        async with httpx2.AsyncClient(base_url=url) as http:
+            assert (await http.get("/control/state")).json()["faults"] == {"auth_error": 409}
+            await http.delete("/control/faults")
+        async with authenticated(url.replace("http", "ws") + "/v2/iex") as client:
+            with pytest.raises(ConnectionClosed) as closed:
+                await client.receive()
+            assert closed.value.rcvd.code == 4001
+    finally:
+        process.terminate()
         assert await asyncio.wait_for(process.wait(), 10) == 0
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.alpaca_simulator.points import Channel, Feed
-from apps.alpaca_simulator.protocol import Credentials, ErrorCode, Rules, Session, error
+from apps.alpaca_simulator.protocol import Credentials, ErrorCode, Refusals, Rules, Session, error
 
 AUTH = {"action": "auth", "key": "K", "secret": "S"}
 ACK_KEYS = "T trades quotes bars updatedBars dailyBars statuses lulds imbalances corrections cancelErrors"
@@ -83,7 +83,7 @@ def test_without_a_slot_it_may_try_again():
 
 def test_an_error_can_be_forced():
     refused = session()
-    refused.forced_auth_error = ErrorCode.INSUFFICIENT_SUBSCRIPTION
+    refused.refusals = Refusals(auth=ErrorCode.INSUFFICIENT_SUBSCRIPTION)
     assert refused.receive(AUTH) == error(ErrorCode.INSUFFICIENT_SUBSCRIPTION)
 
 
@@ -188,3 +188,48 @@ def test_any_conversation_matches_plain_sets(conversation, limit):
             expected = wanted
             assert answer["T"] == "subscription"
         assert opened.symbols(Channel.QUOTES) == expected
+
+
+def test_a_subscribe_request_can_be_refused_whole():
+    opened = open_session()
+    opened.receive({"action": "subscribe", "quotes": ["AAPL"]})
+    opened.refusals = Refusals(subscribe=ErrorCode.INVALID_SUBSCRIBE_ACTION)
+    assert opened.receive({"action": "subscribe", "quotes": ["MSFT"]}) == error(ErrorCode.INVALID_SUBSCRIBE_ACTION)
+    assert opened.symbols(Channel.QUOTES) == {"AAPL"}
+    assert opened.receive({"action": "unsubscribe", "quotes": ["AAPL"]})["quotes"] == []
+
+
+def test_a_refused_symbol_poisons_its_request():
+    opened = open_session()
+    opened.refusals = Refusals(symbols=frozenset({"BAD"}))
+    for channel in ("quotes", "trades", "statuses"):
+        request = {"action": "subscribe", "quotes": ["AAPL"], channel: ["AAPL", "BAD"]}
+        assert opened.receive(request) == error(ErrorCode.INVALID_SYNTAX)
+    assert opened.symbols(Channel.QUOTES) == frozenset()
+    assert opened.receive({"action": "subscribe", "quotes": ["AAPL"]})["quotes"] == ["AAPL"]
+
+
+def test_the_statuses_can_be_refused_alone():
+    opened = open_session()
+    opened.refusals = Refusals(statuses=ErrorCode.SYMBOL_LIMIT_EXCEEDED)
+    both = {"action": "subscribe", "quotes": ["AAPL"], "statuses": ["AAPL"]}
+    assert opened.receive(both) == error(ErrorCode.SYMBOL_LIMIT_EXCEEDED)
+    assert opened.receive(both | {"statuses": []})["quotes"] == ["AAPL"]
+
+
+def test_a_shrunk_limit_bites_at_the_next_subscribe_and_only_there():
+    opened = open_session(symbol_limit=3)
+    opened.receive({"action": "subscribe", "quotes": ["A", "B", "C"]})
+    opened.refusals = Refusals(symbol_limit=1)
+    assert opened.symbols(Channel.QUOTES) == {"A", "B", "C"}
+    assert opened.receive({"action": "subscribe", "quotes": ["A"]}) == error(ErrorCode.SYMBOL_LIMIT_EXCEEDED)
+    assert opened.receive({"action": "unsubscribe", "quotes": ["A"]})["quotes"] == ["B", "C"]
+    opened.refusals = Refusals()
+    assert opened.receive({"action": "subscribe", "quotes": ["A"]})["quotes"] == ["B", "C", "A"]
+
+
+def test_a_limit_of_none_at_all():
+    opened = open_session()
+    opened.refusals = Refusals(symbol_limit=0)
+    assert opened.receive({"action": "subscribe", "quotes": ["A"]}) == error(ErrorCode.SYMBOL_LIMIT_EXCEEDED)
+    assert opened.receive({"action": "subscribe", "statuses": ["A"]})["statuses"] == ["A"], "no limit counts these"

@@ -8,7 +8,9 @@ from decimal import Decimal
 import httpx2
 import pytest
 
-from apps.alpaca_simulator.config import HeldPosition, MarketSetting
+from apps.alpaca_simulator.config import HeldPosition
+from apps.alpaca_simulator.faults import NO_FAULTS, Faults
+from apps.alpaca_simulator.market import MarketSetting
 from tests.support.simulator import running_simulator
 from tests.support.stream_client import authenticated
 
@@ -104,6 +106,54 @@ async def test_faults_of_rest():
         assert (broken.status_code, broken.headers["Content-Type"]) == (503, "text/html; charset=utf-8")
         sim.faults = replace(sim.faults, rest_status=429)
         assert (await http.get("/v2/clock")).json()["code"] == 42910000
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_refusal_may_ask_to_wait(status):
+    async with simulator_and_client() as (sim, http):
+        sim.faults = Faults(rest_status=status, rest_retry_after_s=3)
+        refused = await http.get("/v2/clock")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (status, "3")
+        sim.faults = Faults(rest_status=status)
+        assert "Retry-After" not in (await http.get("/v2/clock")).headers
+
+
+async def test_html_and_garbage_with_a_good_status():
+    quotes = "/v2/stocks/quotes/latest?symbols=AAPL"
+    async with simulator_and_client() as (sim, http):
+        sim.faults = Faults(rest_html=True)
+        answer = await http.get(quotes)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+        sim.faults = Faults(rest_garbage=True)
+        answers = [await http.get(quotes) for _ in range(4)]
+        assert {answer.status_code for answer in answers} == {200}
+        assert sum(answer.text == '{"quotes": null}' for answer in answers) == 2
+        cut = next(answer for answer in answers if answer.text != '{"quotes": null}')
+        with pytest.raises(ValueError):  # noqa: PT011 - whatever this client's parser raises
+            cut.json()
+        sim.faults = NO_FAULTS
+        assert "AAPL" in (await http.get(quotes)).json()["quotes"]
+
+
+@pytest.mark.parametrize("paths", ["all", "quotes", "clock"])
+async def test_the_faults_of_rest_can_be_narrowed(paths):
+    asked = (
+        "/v2/stocks/quotes/latest?symbols=AAPL", "/v2/stocks/AAPL/quotes/latest", "/v2/stocks/snapshots?symbols=AAPL",
+        "/v2/clock", "/v2/positions", "/v2/account",
+    )  # fmt: skip
+    async with simulator_and_client() as (sim, http):
+        sim.faults = Faults(rest_status=500, rest_paths=paths)
+        statuses = {path: (await http.get(path)).status_code for path in asked}
+    wrong = {path for path, status in statuses.items() if status == 500}
+    assert wrong == {"all": set(asked), "quotes": set(asked[:3]), "clock": {"/v2/clock"}}[paths]
+
+
+async def test_a_delay_is_for_the_paths_it_is_meant_for():
+    async with simulator_and_client() as (sim, http):
+        sim.faults = Faults(rest_delay_s=60, rest_paths="quotes")
+        assert (await http.get("/v2/clock", timeout=5)).status_code == 200
+        with pytest.raises(httpx2.ReadTimeout):
+            await http.get("/v2/stocks/quotes/latest?symbols=AAPL", timeout=0.3)
 
 
 async def test_daily_bars_by_pages():

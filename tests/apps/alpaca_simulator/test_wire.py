@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.alpaca_simulator.points import Bar, Quote, Trade
+from apps.alpaca_simulator.points import Bar, Quote, Status, Trade
 from apps.alpaca_simulator.protocol import AUTHENTICATED, CONNECTED, ErrorCode, error
 from apps.alpaca_simulator.pump import fakepaca_quote
 from apps.alpaca_simulator.wire import (
@@ -152,3 +152,16 @@ def test_json_times_are_what_python_reads(moment):
     time_ns += moment.microsecond * 1_000
     expected = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).replace(microsecond=moment.microsecond)
     assert datetime.fromisoformat(rfc3339(time_ns)) == expected
+
+
+STATUS = Status("AAPL", "H", "Trading Halt", "T12", "For information", 1_614_021_300_000_000_000, "C")
+
+
+def test_a_trading_status():
+    message = msgpack.unpackb(encode_point(STATUS, Codec.MSGPACK))
+    assert list(message) == ["T", "S", "sc", "sm", "rc", "rm", "t", "z"]
+    assert message["t"].to_datetime() == datetime(2021, 2, 22, 19, 15, tzinfo=UTC)
+    assert json.loads(encode_point(STATUS, Codec.JSON)) == {
+        "T": "s", "S": "AAPL", "sc": "H", "sm": "Trading Halt", "rc": "T12", "rm": "For information",
+        "t": "2021-02-22T19:15:00Z", "z": "C",
+    }  # fmt: skip
