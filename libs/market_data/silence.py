@@ -261,7 +261,9 @@ class SilenceJudge:
 
 
 def _is_overdue(one: _Symbol, now_s: float) -> bool:
-    return one.unproven_s(now_s) >= _limit_s(one.rate_per_s, _SYMBOL_LIMIT_S)
+    # A dead one that was subscribed anew may be quiet by now: that is worth knowing soon.
+    limit_s = _LINK_LIMIT_S[0] if one.is_dead else _limit_s(one.rate_per_s, _SYMBOL_LIMIT_S)
+    return one.unproven_s(now_s) >= limit_s
 
 
 def _limit_s(rate_per_s: float, bounds_s: tuple[float, float]) -> float:

@@ -168,7 +168,21 @@ def test_a_dead_symbol_stays_dead_over_a_new_subscription_until_proven_quiet() -
     assert venue.judge.dead == {"AAPL"}
     venue.every_s["AAPL"] = 10_000.0
     venue.streamed_time["AAPL"] = venue.made_time["AAPL"]
-    assert venue.run(120, lambda: not venue.judge.dead) <= 70, "REST knows nothing newer: it is quiet"
+    assert venue.run(120, lambda: not venue.judge.dead) <= 10, "REST knows nothing newer: it is quiet"
+
+
+def test_after_a_mute_connection_quiet_symbols_are_cleared_soon() -> None:
+    venue = Venue({"AAPL": 0.5, "KO": 8.0})
+    venue.connect()
+    venue.run(60)
+    venue.is_mute = True
+    venue.mutes_within(60)
+    venue.run(10)
+    assert "KO" in venue.judge.dead
+    venue.connect()
+    venue.is_mute = False
+    venue.every_s["KO"] = 10_000.0
+    assert venue.run(60, lambda: not venue.judge.dead and venue.judge.silence is Silence.NONE) <= 10
 
 
 def test_one_dead_symbol_whose_peers_are_quiet_costs_one_reconnect_not_many() -> None:
