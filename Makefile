@@ -13,7 +13,7 @@ PIP_INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --require-
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-faults test-deep bench lint types imports check status \
+.PHONY: help install run test test-faults test-deep soak bench lint types imports check status \
 	start-market-data start-execution-gateway start-simulator fetch-bars lock clean
 
 help: ## List these targets
@@ -55,6 +55,9 @@ test-faults: $(TEST) ## Run the slower tests: whole stacks, processes killed and
 
 test-deep: $(TEST) ## Run the property tests with many more examples
 	@$(RUN) pytest -n 2 --hypothesis-profile=deep -m hypothesis $(ARGS)
+
+soak: $(TEST) ## Inject faults at random and check from outside (ARGS="--minutes 10 --seed 1")
+	@$(RUN) tests.soak.run $(ARGS)
 
 bench: $(TEST) ## Measure our quote path beside the record's own, and the P&L endpoint
 	@$(RUN) benchmarks.run $(ARGS)

@@ -1,4 +1,4 @@
-"""`make bench`: our quote path beside the record's own, the P&L endpoint, and what idling costs, against their targets.
+"""`make bench`: our quote path beside the record's own, the P&L endpoint, what idling costs, how soon quotes return.
 
 Exit code 1 when a target is missed in a full run, or something did not work. A quick run is too short, and most
 machines too busy, to judge by: it only shows the figures.
@@ -25,6 +25,7 @@ from benchmarks.figures import Figure, as_json, table
 from benchmarks.flood import measure_flood
 from benchmarks.idle import measure_idle
 from benchmarks.programs import BenchmarkError
+from benchmarks.recovery import measure_recovery
 from benchmarks.steady import measure_steady
 from libs.redis_client.embedded import RedisServerError
 
@@ -44,12 +45,14 @@ _FULL: Final = (
     Part("steady", partial(measure_steady, seconds=20)),
     Part("account", partial(measure_account, requests=500, within_s=25, push_s=8)),
     Part("idle", partial(measure_idle, seconds=20)),
+    Part("recovery", partial(measure_recovery, drops=6, lasting_s=11.0, outages_s=(5.0, 20.0, 60.0))),
 )
 _QUICK: Final = (
     Part("flood", partial(measure_flood, turns=1, turn_s=3)),
     Part("steady", partial(measure_steady, seconds=4)),
     Part("account", partial(measure_account, requests=50, within_s=3, push_s=2)),
     Part("idle", partial(measure_idle, seconds=10)),
+    Part("recovery", partial(measure_recovery, drops=1, lasting_s=1.0, outages_s=(2.0,))),
 )
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import structlog
 from fastapi import FastAPI
 
+from apps.market_data_service.leadership import Leadership, Tenure
 from apps.market_data_service.metrics import market_data_registry
 from apps.market_data_service.position_sync import PositionBasedSubscription
 from apps.market_data_service.publishing import FeedAnnouncer, PriceWriter
@@ -21,7 +22,8 @@ from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.latest_quotes_rest import FEEDS_OVER_REST
 from libs.market_data.market_hours import MarketClock, MarketHours
 from libs.market_data.prices import MarketPhase
-from libs.redis_client.client import RedisClient
+from libs.redis_client.client import RedisClient, RedisUnavailableError
+from libs.redis_client.lease import Lease, new_instance
 from libs.redis_client.price_cache import PriceCache
 from libs.service.auth import BearerAuthMiddleware
 from libs.service.limits import BodyLimitMiddleware
@@ -36,6 +38,7 @@ from libs.service.version import VERSION
 log = structlog.get_logger(__name__)
 
 _LAST_WRITES_S = 1.0
+_RELEASE_S = 0.5
 
 
 def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> MarketDataService:
@@ -55,9 +58,11 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
         is_market_open=lambda: clock.current(_utc_now()).phase is MarketPhase.OPEN,
     )
     redis = RedisClient(settings.redis_dsn)
-    cache = PriceCache(redis, settings.price_ttl_seconds)
+    instance = new_instance()
+    cache = PriceCache(redis, settings.price_ttl_seconds, fence=instance)
     latest = LatestQuotes(feed)
-    writer = PriceWriter(latest, cache, stream.epoch_of)
+    tenure, lease, look_now = Tenure(instance), Lease(redis, instance), asyncio.Event()
+    writer = PriceWriter(latest, cache, stream.epoch_of, tenure.may_write, look_now.set)
     announcer = FeedAnnouncer(
         lambda: service.feed_status(),  # noqa: PLW0108 - the service is made of the announcer too
         stream,
@@ -65,7 +70,10 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
         writer,
         cache,
         settings.price_ttl_seconds,
+        tenure.may_write,
+        look_now.set,
     )
+    leadership = Leadership(tenure, lease, stream, writer, announcer, look_now)
     stream.add_handler(writer.take_quote)
     stream.link.add_listener(announcer.announce_soon)
     sync = PositionBasedSubscription(
@@ -76,7 +84,7 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
         every_s=settings.position_sync_seconds,
     )
     service = MarketDataService(
-        settings, stream, latest, redis, cache, writer, announcer, sync, clock, rest, supervisor
+        settings, stream, latest, redis, cache, writer, announcer, sync, clock, rest, supervisor, lease, leadership
     )
     return service
 
@@ -91,6 +99,8 @@ def create_app(settings: MarketDataSettings, supervisor: Supervisor | None = Non
         log.info("market_data_service_started", version=VERSION, feed=settings.alpaca_feed, url=settings.stream_url)
         await service.clock.state(_utc_now())
         owner.spawn("market-clock", lambda: service.clock.keep_current(_utc_now))
+        # Before the stream, so that it is stopped after it: the lease must outlast the connection.
+        owner.spawn("leadership", service.leadership.run)
         owner.spawn("price-writer", service.writer.run)
         owner.spawn("feed-announcer", service.announcer.run)
         owner.spawn("alpaca-stream", service.stream.start)
@@ -114,12 +124,15 @@ def create_app(settings: MarketDataSettings, supervisor: Supervisor | None = Non
 
 
 async def _shut_down(service: MarketDataService) -> None:
-    """Close the link with a close frame, write what waits, say that we are gone."""
+    """Close the link with a close frame, write what waits, say that we are gone; then let another instance lead."""
     await service.supervisor.stop()
     with suppress(TimeoutError):
         async with asyncio.timeout(_LAST_WRITES_S):
             await service.writer.flush()
             await service.announcer.announce()
+    with suppress(TimeoutError, RedisUnavailableError):
+        async with asyncio.timeout(_RELEASE_S):
+            await service.lease.release()
     await service.rest.aclose()
     await service.redis.aclose()
     log.info("market_data_service_stopped")

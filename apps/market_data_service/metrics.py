@@ -81,7 +81,9 @@ class _ServiceCollector(Collector):
         yield faults
 
     def _redis(self) -> Iterator[Metric]:
-        writer, sync = self._service.writer, self._service.sync
+        writer, sync, leadership = self._service.writer, self._service.sync, self._service.leadership
+        yield _gauge("leader", "1 while this instance holds the feed, 0 while it waits", leadership.is_leader)
+        yield _counter("lease_changes", "Times this instance began or ceased to hold the feed", leadership.changes)
         yield _counter("prices_written", "Prices written to Redis", writer.written)
         yield _counter("prices_published", "Price messages published", writer.published)
         yield _counter("redis_batches", "Requests that carried prices", writer.batches)

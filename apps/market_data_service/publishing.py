@@ -1,7 +1,8 @@
 """Carries prices and the link's state from memory to Redis, as fast as Redis takes them and never faster.
 
 `PriceWriter` drains the newest quotes in batches; `FeedAnnouncer` is the heartbeat on `feed:status` and `feed.status`.
-Neither is ever waited for by the reader. What could not be written is written when Redis returns.
+Neither is ever waited for by the reader. What could not be written is written when Redis returns. Neither writes while
+another instance leads.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.prices import FeedStatus, LinkState
 from libs.market_data.quotes import Quote, Unmarkable
 from libs.redis_client.client import RedisUnavailableError
+from libs.redis_client.lease import LeaseLostError
 from libs.redis_client.price_cache import PriceCache
 
 log = structlog.get_logger(__name__)
@@ -26,21 +28,40 @@ _FLOOD: Final = 50
 _FLOOD_REST_S: Final = 0.005
 """After a batch this large newer quotes are about to replace what waits: to write a little later is to write less."""
 _FIRST_RETRY_S: Final = 0.05
-_LAST_RETRY_S: Final = 0.5
-"""Short enough that the newest values are in Redis within a second of its return."""
+_LAST_RETRY_S: Final = 0.25
+"""Short enough that the newest values are in Redis within a second of its return, whatever else is slow then."""
+
+
+def _always() -> bool:
+    return True
+
+
+def _nobody() -> None:
+    """Nobody cares that the lease is lost."""
 
 
 class PriceWriter:
     """Takes quotes from the stream's reader and keeps Redis at the newest of every symbol.
 
+    It writes while `may_write()`; `on_lease_lost()` is called when the fence has refused a write all the same.
     `fault` is why the last write failed, None when it went well.
     """
 
-    def __init__(self, latest: LatestQuotes, cache: PriceCache, epoch_of: Callable[[str], str | None]) -> None:
+    def __init__(
+        self,
+        latest: LatestQuotes,
+        cache: PriceCache,
+        epoch_of: Callable[[str], str | None],
+        may_write: Callable[[], bool] = _always,
+        on_lease_lost: Callable[[], None] = _nobody,
+    ) -> None:
         self._latest = latest
         self._cache = cache
         self._epoch_of = epoch_of
+        self._may_write = may_write
+        self._on_lease_lost = on_lease_lost
         self._wake = asyncio.Event()
+        self._retry_now = asyncio.Event()
         self.fault: str | None = None
         self.written = 0
         self.published = 0
@@ -58,21 +79,38 @@ class PriceWriter:
         """Have a look now at what waits to be written."""
         self._wake.set()
 
+    def write_all_again(self) -> None:
+        """Write every price that is held, at once: Redis is back, and may have lost what it was told."""
+        self._latest.mark_unwritten()
+        self._wake.set()
+        self._retry_now.set()
+
+    def start_afresh(self) -> None:
+        """Forget every price and every fault: another instance leads from here on, or did until now."""
+        self._latest.keep_only(())
+        self.fault = None
+
     async def run(self) -> None:
         """Write for ever."""
         retry_s = _FIRST_RETRY_S
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._latest.pending:
+            while self._latest.pending and self._may_write():
                 is_flood = self._latest.pending >= _FLOOD
+                self._retry_now.clear()
                 if await self.write_batch():
                     retry_s = _FIRST_RETRY_S
                     if is_flood:
                         await asyncio.sleep(_FLOOD_REST_S)
                 else:
-                    await asyncio.sleep(retry_s)
+                    await self._rest(retry_s)
                     retry_s = min(_LAST_RETRY_S, retry_s * 2)
+
+    async def _rest(self, rest_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(rest_s):
+                await self._retry_now.wait()
 
     async def write_batch(self) -> bool:
         """Write one batch in one request; say whether Redis took it. What it did not take waits again."""
@@ -83,9 +121,7 @@ class PriceWriter:
         except RedisUnavailableError as error:
             self._latest.mark_unwritten(symbols)
             self.failed_batches += 1
-            if self.fault is None:
-                log.warning("prices_not_written", reason=str(error), symbols=len(symbols))
-            self.fault = str(error)
+            self._note(error, len(symbols))
             return False
         except asyncio.CancelledError:
             self._latest.mark_unwritten(symbols)
@@ -98,9 +134,18 @@ class PriceWriter:
         self.published += sum(write.publish for write in batch)
         return True
 
+    def _note(self, error: RedisUnavailableError, symbols: int) -> None:
+        # A write that was under way when we stepped down is no fault of Redis.
+        if self._may_write():
+            if self.fault is None:
+                log.warning("prices_not_written", reason=str(error), symbols=symbols)
+            self.fault = str(error)
+            if isinstance(error, LeaseLostError):
+                self._on_lease_lost()
+
     async def flush(self) -> None:
         """Write all that waits, or give up at the first fault. For the end of the service."""
-        while self._latest.pending and await self.write_batch():
+        while self._latest.pending and self._may_write() and await self.write_batch():
             pass
 
 
@@ -120,6 +165,7 @@ class _Stream(Protocol):
 class FeedAnnouncer:
     """Says every 2 s, and at every change, how the link stands; sees to it that a vouched price does not expire.
 
+    It writes while `may_write()`; `on_lease_lost()` is called when the fence has refused a write all the same.
     `fault` is why the last announcement failed, None when it went well.
     """
 
@@ -131,12 +177,16 @@ class FeedAnnouncer:
         writer: PriceWriter,
         cache: PriceCache,
         price_ttl_s: float,
+        may_write: Callable[[], bool] = _always,
+        on_lease_lost: Callable[[], None] = _nobody,
     ) -> None:
         self._status = status
         self._stream = stream
         self._latest = latest
         self._writer = writer
         self._cache = cache
+        self._may_write = may_write
+        self._on_lease_lost = on_lease_lost
         self._renewal_s = price_ttl_s / 3
         self._renewed_at_s = time.monotonic()
         self._changed = asyncio.Event()
@@ -147,6 +197,10 @@ class FeedAnnouncer:
         """Announce now, not at the next heartbeat."""
         self._changed.set()
 
+    def start_afresh(self) -> None:
+        """Forget every fault: another instance leads from here on, or did until now."""
+        self.fault = None
+
     async def run(self) -> None:
         """Announce for ever."""
         while True:
@@ -155,24 +209,32 @@ class FeedAnnouncer:
             self._renew()
             await self.announce()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(HEARTBEAT_S, self._renewal_s)):
+                async with asyncio.timeout(_LAST_RETRY_S if self.fault else min(HEARTBEAT_S, self._renewal_s)):
                     await self._changed.wait()
 
     async def announce(self) -> None:
         """Write and publish the status once. A server that has forgotten the last one gets every price again."""
+        if not self._may_write():
+            return
         try:
             was_known = await self._cache.write_feed_status(self._status())
         except RedisUnavailableError as error:
-            if self.fault is None:
-                log.warning("feed_status_not_written", reason=str(error))
-            self.fault = str(error)
+            self._note(error)
             return
         self.fault = None
         if not was_known and self.has_reached_redis:
             log.warning("redis_had_forgotten", symbols=len(self._latest.symbols))
-            self._latest.mark_unwritten()
-            self._writer.wake()
+            self._writer.write_all_again()
         self.has_reached_redis = True
+
+    def _note(self, error: RedisUnavailableError) -> None:
+        # A write that was under way when we stepped down is no fault of Redis.
+        if self._may_write():
+            if self.fault is None:
+                log.warning("feed_status_not_written", reason=str(error))
+            self.fault = str(error)
+            if isinstance(error, LeaseLostError):
+                self._on_lease_lost()
 
     def _forget_the_unwanted(self) -> None:
         wanted = self._stream.subscribed_symbols

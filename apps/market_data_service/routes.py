@@ -141,6 +141,9 @@ async def _cached(service: MarketDataService, symbol: str) -> Price | None:
 async def reconnect(request: Request) -> Response:
     """Drop the connection to Alpaca and dial again, within the dial budget."""
     service = _service(request)
+    if service.stream.is_standing_by:
+        holder = service.leadership.tenure.holder
+        raise standard_problem(409, f"this instance is a standby and dials nothing; ask the one that leads ({holder})")
     service.stream.reconnect()
     return _json({"status": "reconnecting"})
 
@@ -149,7 +152,7 @@ async def reconnect(request: Request) -> Response:
 async def health(request: Request) -> Response:
     """Tell how the service is, with reasons. Always 200."""
     service = _service(request)
-    stream, link, sync = service.stream, service.stream.link, service.sync
+    stream, link, sync, leadership = service.stream, service.stream.link, service.sync, service.leadership
     market = service.clock.current(datetime.now(UTC))
     reasons = service.reasons()
     fault, age_s = link.last_fault, service.last_frame_age_s
@@ -176,10 +179,15 @@ async def health(request: Request) -> Response:
                 "history": [{"at": _time(c.at), "state": c.state, "reason": c.reason} for c in link.history],
             },
             "redis": {
-                "connected": service.announcer.has_reached_redis and service.announcer.fault is None,
+                "connected": service.leadership.has_asked and service.redis_fault is None,
                 "address": service.redis.address,
-                "last_error": service.writer.fault or service.announcer.fault,
+                "last_error": service.redis_fault,
                 "waiting_to_be_written": service.latest.pending,
+            },
+            "lease": {
+                "role": leadership.tenure.role,
+                "holder": leadership.tenure.holder,
+                "since": _time(leadership.since),
             },
             "position_sync": {
                 "last_success_at": _time(sync.last_success_at),

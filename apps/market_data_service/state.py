@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import assert_never
 
+from apps.market_data_service.leadership import Leadership
 from apps.market_data_service.position_sync import PositionBasedSubscription
 from apps.market_data_service.publishing import FeedAnnouncer, PriceWriter
 from apps.market_data_service.settings import MarketDataSettings
@@ -16,6 +17,7 @@ from libs.market_data.prices import FeedStatus, LinkState, Mode
 from libs.market_data.reconnect import Ending
 from libs.market_data.silence import Silence
 from libs.redis_client.client import RedisClient
+from libs.redis_client.lease import Lease
 from libs.redis_client.price_cache import PriceCache
 from libs.service.health import Health, Reason
 from libs.service.supervise import Supervisor
@@ -39,6 +41,8 @@ class MarketDataService:
     clock: MarketClock
     rest: AlpacaRest
     supervisor: Supervisor
+    lease: Lease
+    leadership: Leadership
 
     @property
     def mode(self) -> Mode:
@@ -68,6 +72,11 @@ class MarketDataService:
         heard_at_s = self.stream.last_frame_at_s
         return None if heard_at_s is None else time.monotonic() - heard_at_s
 
+    @property
+    def redis_fault(self) -> str | None:
+        """Why Redis did not take what was last asked of it; None when it did."""
+        return self.writer.fault or self.announcer.fault or self.leadership.fault
+
     def reasons(self) -> list[Reason]:
         """Return all that is not as it should be."""
         return [
@@ -75,11 +84,22 @@ class MarketDataService:
                 Reason("background_task_died", f"{name} ended: {why}", Health.UNHEALTHY)
                 for name, why in self.supervisor.failures.items()
             ),
-            *self._link_reasons(),
-            *self._subscription_reasons(),
-            *self._silence_reasons(),
+            *(self._feed_reasons() if self.leadership.is_leader else [self._standby_reason()]),
             *self._neighbour_reasons(),
         ]
+
+    def _standby_reason(self) -> Reason:
+        holder = self.leadership.tenure.holder
+        if holder is not None:
+            why = f"another instance ({holder}) holds the feed; this one waits"
+        elif self.leadership.fault is not None:
+            why = "Redis does not say who holds the feed; this one waits"
+        else:
+            why = "nobody holds the feed; this one takes it if that stays so"
+        return Reason("standby", why)
+
+    def _feed_reasons(self) -> list[Reason]:
+        return [*self._link_reasons(), *self._subscription_reasons(), *self._silence_reasons()]
 
     def _link_reasons(self) -> list[Reason]:
         link, fault = self.stream.link, self.stream.link.last_fault
@@ -141,16 +161,17 @@ class MarketDataService:
 
     def _neighbour_reasons(self) -> list[Reason]:
         reasons = []
-        redis_fault = self.writer.fault or self.announcer.fault
-        if redis_fault is not None:
-            reasons.append(Reason("redis_unavailable", redis_fault))
+        if self.redis_fault is not None:
+            reasons.append(Reason("redis_unavailable", self.redis_fault))
         if self.sync.last_error is not None:
             reasons.append(Reason("position_sync_failing", self.sync.last_error))
         return reasons
 
     def not_ready_reasons(self) -> list[Reason]:
-        """Return why the service is not ready: unhealthy, or the first attempt to connect has not ended yet."""
+        """Return why the service is not ready: unhealthy, a standby, or its first attempt to connect has not ended."""
         blocking = [reason for reason in self.reasons() if reason.health is Health.UNHEALTHY]
-        if not self.stream.first_attempt_ended:
+        if not self.leadership.is_leader:
+            blocking.append(self._standby_reason())
+        elif not self.stream.first_attempt_ended:
             blocking.append(Reason("starting", "the first connection attempt has not ended yet", Health.UNHEALTHY))
         return blocking

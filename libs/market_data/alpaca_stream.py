@@ -148,6 +148,8 @@ class AlpacaMarketDataStream:
         return {s: refused.get(s, Refusal.OVER_LIMIT) for s in wanted if s not in streamable and s != WILDCARD}
 
     def _to_be_polled(self) -> frozenset[str]:
+        if self.is_standing_by:
+            return frozenset()
         return frozenset(self.not_streamed) | self.watch.dead
 
     @property
@@ -286,6 +288,11 @@ class AlpacaMarketDataStream:
         if self._standby_reason is not None:
             self._standby_reason = None
             self.reconnect()
+
+    @property
+    def is_standing_by(self) -> bool:
+        """Whether another instance has the feed."""
+        return self._standby_reason is not None
 
     async def _wait_to_lead(self) -> None:
         while (reason := self._standby_reason) is not None and not self._is_stopping:

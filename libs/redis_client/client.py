@@ -4,6 +4,7 @@ What to do about a fault (back off, serve from memory, refuse) is the caller's d
 """
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -57,7 +58,7 @@ class RedisClient:
         self._address = without_credentials(url)
         self._command_timeout_s = command_timeout_s
 
-        def pool(socket_timeout_s: float | None) -> BlockingConnectionPool:
+        def pool(socket_timeout_s: float | None, **options: Any) -> BlockingConnectionPool:
             return BlockingConnectionPool.from_url(
                 url,
                 # Nothing here needs protocol 3, and its handshake and push messages cost round trips on some servers.
@@ -68,11 +69,12 @@ class RedisClient:
                 socket_connect_timeout=connect_timeout_s,
                 socket_timeout=socket_timeout_s,
                 retry=Retry(NoBackoff(), 0),
+                **options,
             )
 
         # Commands are bounded as a whole, by us. A socket time-out would make redis-py send through wait_for, which
         # starts a task for each command and, before Python 3.12, may swallow a cancellation.
-        self._commands: Redis = Redis.from_pool(pool(None))
+        self._commands: Redis = Redis.from_pool(pool(None, **_forgetful(command_timeout_s)))
         # Subscribers outlast any time-out of ours, so they keep redis-py's own for their handshake.
         self._raw: Redis = Redis.from_pool(pool(command_timeout_s))
 
@@ -169,6 +171,18 @@ def without_credentials(url: str) -> str:
     """Return the URL's scheme, host, port and path only."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _forgetful(timeout_s: float) -> dict[str, Any]:
+    """Return the connection options that have the kernel drop what the server's has not taken within `timeout_s`.
+
+    Otherwise a command that we have long given up could still arrive, minutes after the network's return, and put an
+    old price over a newer one. Only Linux offers this.
+    """
+    option: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is None:
+        return {}
+    return {"socket_keepalive": True, "socket_keepalive_options": {option: round(timeout_s * 1000)}}
 
 
 def _unavailable(operation: str, error: BaseException) -> RedisUnavailableError:

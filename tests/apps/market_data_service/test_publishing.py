@@ -13,6 +13,7 @@ from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode
 from libs.market_data.quotes import Unmarkable
 from libs.redis_client.client import RedisClient
 from libs.redis_client.embedded import EmbeddedRedis
+from libs.redis_client.lease import Lease
 from libs.redis_client.price_cache import PriceCache
 from libs.service.supervise import Supervisor
 from tests.support.quotes import make_quote
@@ -181,3 +182,100 @@ async def test_without_an_epoch_of_its_own_a_price_is_not_renewed(redis_url: str
             return bench.writer.written == 1 and not await bench.cache.read(["AAPL"])
 
         await eventually(was_written_and_expired, within_s=4)
+
+
+# --- under the lease ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Led:
+    """A bench whose writes are fenced, and what may be told of the lease by the test."""
+
+    bench: Bench
+    lease: Lease
+    is_leader: bool = True
+    losses: int = 0
+
+    def lost(self) -> None:
+        self.losses += 1
+
+
+def make_led(url: str) -> Led:
+    bench = make_bench(url)
+    led = Led(bench, Lease(bench.client, "me"))
+    cache = PriceCache(bench.client, 300, fence="me")
+    rules: dict[str, object] = {"may_write": lambda: led.is_leader, "on_lease_lost": led.lost}
+    bench.writer = PriceWriter(bench.latest, cache, lambda _symbol: "e1", **rules)  # type: ignore[arg-type]
+    bench.announcer = FeedAnnouncer(
+        bench.announcer._status,
+        bench.link,
+        bench.latest,
+        bench.writer,
+        cache,
+        300,
+        **rules,  # type: ignore[arg-type]
+    )
+    return led
+
+
+async def test_a_standby_writes_and_announces_nothing(redis_url: str) -> None:
+    led = make_led(redis_url)
+    await led.lease.claim()
+    led.is_leader = False
+    async with running(led.bench) as bench:
+        bench.writer.take_quote(make_quote("AAPL"))
+        bench.announcer.announce_soon()
+        await bench.writer.flush()
+        await bench.announcer.announce()
+        assert await bench.client.mget(["price:AAPL", "feed:status"]) == [None, None]
+        assert (bench.writer.batches + bench.writer.failed_batches, bench.writer.fault) == (0, None)
+        led.is_leader = True
+        bench.writer.wake()
+        bench.announcer.announce_soon()
+        await eventually(lambda: bench.writer.written == 1 and bench.announcer.has_reached_redis)
+
+
+async def test_what_the_fence_refuses_is_reported_and_written_once_the_lease_is_ours(redis_url: str) -> None:
+    led = make_led(redis_url)
+    async with running(led.bench) as bench:
+        bench.writer.take_quote(make_quote("AAPL"))
+        await eventually(lambda: led.losses >= 2 and bench.writer.fault and bench.announcer.fault)
+        assert await bench.client.mget(["price:AAPL", "feed:status"]) == [None, None]
+        await led.lease.claim()
+        bench.writer.write_all_again()
+        bench.announcer.announce_soon()
+        await eventually(lambda: bench.writer.written == 1 and bench.announcer.has_reached_redis, within_s=0.4)
+        assert (bench.writer.fault, bench.announcer.fault) == (None, None)
+
+
+async def test_to_write_all_again_ends_the_wait_after_a_failure() -> None:
+    with EmbeddedRedis() as server:
+        async with running(make_bench(server.url)) as bench:
+            server.kill()
+            bench.writer.take_quote(make_quote("AAPL"))
+            # By now it waits half a second between two attempts.
+            await eventually(lambda: bench.writer.failed_batches >= 6)
+            server.start()
+            bench.writer.write_all_again()
+            await eventually(lambda: bench.writer.written >= 1, within_s=0.2, every_s=0.005)
+
+
+async def test_who_steps_down_keeps_neither_prices_nor_faults(redis_url: str) -> None:
+    led = make_led(redis_url)
+    bench = led.bench
+    bench.writer.take_quote(make_quote("AAPL"))
+    await bench.writer.write_batch()
+    await bench.announcer.announce()
+    assert bench.writer.fault is not None
+    assert bench.announcer.fault is not None
+    bench.writer.start_afresh()
+    bench.announcer.start_afresh()
+    assert (bench.latest.pending, list(bench.latest.symbols)) == (0, [])
+    assert (bench.writer.fault, bench.announcer.fault) == (None, None)
+    # A write that was under way meanwhile ends without a word, and brings nothing back.
+    bench.writer.take_quote(make_quote("AAPL"))
+    under_way = bench.writer.write_batch()
+    led.is_leader = False
+    assert await under_way is False
+    assert (bench.writer.fault, led.losses) == (None, 2)
+    await bench.client.aclose()

@@ -205,7 +205,9 @@ async def test_a_standby_does_not_dial_until_it_takes_over() -> None:
         assert simulator.connections == []
         assert stream.link.state is LinkState.STANDBY
         assert not stream.first_attempt_ended
+        assert stream.is_standing_by
         stream.take_over()
+        assert not stream.is_standing_by
         await eventually(lambda: stream.link.state is LinkState.STREAMING and stream.confirmed)
         stream.take_over()
         stream.stand_by("lost it")

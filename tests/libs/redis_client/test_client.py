@@ -1,13 +1,16 @@
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from libs.redis_client.client import REDIS_FAULTS, RedisClient, RedisUnavailableError, redis_url, without_credentials
 from libs.redis_client.embedded import EmbeddedRedis
+from libs.redis_client.lease import Lease
 from libs.redis_client.scripts import Script
 from tests.support.waiting import eventually
 
@@ -188,3 +191,100 @@ def test_urls() -> None:
     assert redis_url("127.0.0.1", 6379) == "redis://127.0.0.1:6379/0"
     assert redis_url("::1", 6379) == "redis://[::1]:6379/0"
     assert without_credentials("rediss://user:p%40ss@example.com:6380/2") == "rediss://example.com:6380/2"
+
+
+@contextlib.asynccontextmanager
+async def server_that_says(reply: bytes) -> AsyncIterator[str]:
+    """Answer every command, whatever it is, with `reply`; the address is what is yielded."""
+    writers = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with contextlib.suppress(OSError):
+            while header := await reader.readline():
+                for _ in range(int(header[1:])):
+                    size = int((await reader.readline())[1:])
+                    await reader.readexactly(size + 2)
+                writer.write(reply)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield redis_url("127.0.0.1", server.sockets[0].getsockname()[1])
+        for writer in writers:
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"-LOADING the dataset is being read\r\n",
+        b"-BUSY somebody's script is running\r\n",
+        b"-NOSCRIPT no matching script\r\n",
+        b"-NOAUTH authentication required\r\n",
+        b"-WRONGPASS invalid username-password pair\r\n",
+        b"-NOPERM no permission\r\n",
+        b"-READONLY a replica takes no writes\r\n",
+        b"-OOM command not allowed when used memory > 'maxmemory'\r\n",
+        b"-MISCONF the snapshot cannot be saved\r\n",
+        b"-MASTERDOWN link with the primary is down\r\n",
+        b"-CLUSTERDOWN the hash slot is not served\r\n",
+        b"-MOVED 1234 127.0.0.1:1\r\n",
+        b"-ERR max number of clients reached\r\n",
+        b"-\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x00\xff\r\n",
+        b"",
+    ],
+    ids=lambda reply: reply.decode(errors="replace").split(" ")[0].strip() or "silence",
+)
+async def test_whatever_the_server_complains_of_is_one_kind_of_error(reply: bytes) -> None:
+    async with server_that_says(reply) as address:
+        client = RedisClient(address, connect_timeout_s=0.2, command_timeout_s=0.2)
+        script = Script("any", "return 1")
+        for command in (client.ping, lambda: client.get("a"), lambda: client.run_script(script, ["k"], ["v"])):
+            with pytest.raises(RedisUnavailableError) as caught:
+                await command()
+            assert caught.value.reason
+        await client.aclose()
+
+
+@pytest.mark.parametrize("reply", [b"+OK\r\n", b":7\r\n", b"*0\r\n", b"$-1\r\n", b"*-1\r\n"])
+async def test_a_lease_is_not_believed_of_a_server_that_talks_nonsense(reply: bytes) -> None:
+    async with server_that_says(reply) as address:
+        client = RedisClient(address)
+        lease = Lease(client, "one:1:a")
+        for operation in (lease.claim, lease.look):
+            with pytest.raises(RedisUnavailableError):
+                await operation()
+        await client.aclose()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux can drop what was not taken in time")
+async def test_a_command_that_was_given_up_does_not_arrive_later() -> None:
+    """The server takes nothing, then everything: what did not fit into its buffers meanwhile is gone."""
+    size, got = 30_000_000, 0
+    takes_again, is_over = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal got
+        while b"\nSET\r\n" not in (data := await reader.read(4096)):
+            writer.write(b"+OK\r\n" * data.count(b"CLIENT"))
+        await takes_again.wait()
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 20):
+                got += len(data)
+        is_over.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        client = RedisClient(redis_url("127.0.0.1", server.sockets[0].getsockname()[1]), command_timeout_s=0.3)
+        with pytest.raises(RedisUnavailableError):
+            await client.set("a", b"x" * size)
+        # The kernel looks after it in its own time.
+        await asyncio.sleep(1.5)
+        takes_again.set()
+        await eventually(is_over.is_set)
+        assert got < size / 2
+        await client.aclose()
