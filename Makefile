@@ -51,7 +51,8 @@ test: $(TEST) ## Run the fast tests, with coverage
 	fi
 
 test-faults: $(TEST) ## Run the slower tests: whole stacks, processes killed and frozen
-	@$(RUN) pytest -n 2 --dist worksteal -m faults $(ARGS)
+	@echo "Breaking whole stacks of real processes (about 6 minutes: most of it is waiting)"
+	@$(RUN) pytest -n 4 --dist loadfile -m faults $(ARGS)
 
 test-deep: $(TEST) ## Run the property tests with many more examples
 	@$(RUN) pytest -n 2 --hypothesis-profile=deep -m hypothesis $(ARGS)

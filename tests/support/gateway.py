@@ -20,6 +20,7 @@ from apps.execution_gateway.main import Gateway, create_app
 from apps.execution_gateway.settings import GatewaySettings
 from libs.market_data.market_hours import MarketHours
 from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode, Price
+from tests.support.sqlite_threads import sqlite_threads_ended
 
 HOURS = MarketHours()
 """Shared by the gateways of one test process: a calendar takes a second to load."""
@@ -132,3 +133,4 @@ async def serving(settings: GatewaySettings, now: Callable[[], datetime] = utc_n
         server.should_exit = True
         await task
         listener.close()
+        await sqlite_threads_ended()

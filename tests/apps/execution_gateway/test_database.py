@@ -26,6 +26,7 @@ from apps.execution_gateway.database import (
     parse_database_url,
 )
 from apps.execution_gateway.tables import METADATA, ExactDecimal, UtcDateTime
+from tests.support.sqlite_threads import sqlite_threads_ended
 
 
 @pytest.fixture
@@ -39,6 +40,7 @@ async def engine(path: Path) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(f"sqlite:///{path}")
     yield engine
     await engine.dispose()
+    await sqlite_threads_ended()
 
 
 @pytest.mark.parametrize(
@@ -128,6 +130,7 @@ async def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailableError, match="cannot be created"):
         await migrate(engine)
     await engine.dispose()
+    await sqlite_threads_ended()
 
 
 async def test_a_vanished_file_is_an_error_and_is_not_made_anew(engine: AsyncEngine, path: Path) -> None:

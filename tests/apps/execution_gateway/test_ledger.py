@@ -25,6 +25,7 @@ from libs.portfolio.fills import Fill
 from libs.portfolio.positions import fold_fills
 from tests.support.portfolio import OPENING, fill
 from tests.support.postgres import running_postgres
+from tests.support.sqlite_threads import sqlite_threads_ended
 from tests.support.waiting import eventually
 
 NOW = datetime(2025, 10, 20, 15, 0, tzinfo=UTC)
@@ -57,6 +58,7 @@ async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         async with engine.begin() as connection:
             await connection.exec_driver_sql("DROP TABLE fill_voids, fills, alembic_version")
     await engine.dispose()
+    await sqlite_threads_ended()
 
 
 @pytest.fixture

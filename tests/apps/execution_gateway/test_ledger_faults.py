@@ -12,6 +12,7 @@ from apps.execution_gateway.database import DatabaseUnavailableError, create_eng
 from apps.execution_gateway.ledger import Ledger
 from libs.portfolio.book import Revision
 from tests.support.portfolio import fill
+from tests.support.sqlite_threads import sqlite_threads_ended
 
 
 @pytest.fixture
@@ -29,6 +30,7 @@ async def ledger(path: Path) -> AsyncIterator[Ledger]:
     await ledger.book()
     yield ledger
     await engine.dispose()
+    await sqlite_threads_ended()
 
 
 async def assert_unusable(ledger: Ledger) -> None:
