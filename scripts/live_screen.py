@@ -1,4 +1,7 @@
-"""What `make run` shows while it runs: the live P&L in a terminal, plain lines anywhere else."""
+"""What `make run` shows while it runs: the live P&L in a terminal, plain lines anywhere else.
+
+Decides how often to ask and when a line is worth printing. What no longer answers is not shown on, as if it were live.
+"""
 
 import asyncio
 import sys
@@ -17,7 +20,7 @@ from scripts.local_services import Answer, LocalServicesSettings, ask
 from scripts.pnl_table import mode_banner, plain_lines, pnl_view
 
 REFRESH_S: Final = 0.5
-_HEALTH_EVERY_S: Final = 2.0
+_HEALTH_EVERY_S: Final = 1.0
 _PLAIN_EVERY_S: Final = 5.0
 _NEWS_SHOWN: Final = 6
 
@@ -61,7 +64,14 @@ class Screen:
     async def _show_lines(self) -> None:
         for line in self.addresses:
             print(line, flush=True)
-        async for pnl, health in self._looks(_PLAIN_EVERY_S):
+        clock = asyncio.get_running_loop().time
+        said, said_at_s = None, 0.0
+        async for pnl, health in self._looks(REFRESH_S):
+            standing = _standing(pnl, health)
+            # How things stand is told at once; figures, which change all the time, now and then.
+            if standing == said and clock() - said_at_s < _PLAIN_EVERY_S:
+                continue
+            said, said_at_s = standing, clock()
             for line in self._lines(pnl, health):
                 print(line)
             print(flush=True)
@@ -72,9 +82,15 @@ class Screen:
         health_at_s = -_HEALTH_EVERY_S
         while True:
             began_s = loop.time()
-            if began_s - health_at_s >= _HEALTH_EVERY_S:
-                health, health_at_s = await self._ask_health(), began_s
-            yield await self._ask(f"{self.settings.gateway_url}/api/v1/positions/pnl/realtime"), health
+            asking = asyncio.gather(
+                self._ask(f"{self.settings.gateway_url}/api/v1/positions/pnl/realtime"),
+                # Together: who does not answer is waited for once.
+                self._ask_health() if began_s - health_at_s >= _HEALTH_EVERY_S else _known(health),
+            )
+            pnl, newest = await asking
+            if newest is not health:
+                health, health_at_s = newest, began_s
+            yield pnl, health
             await asyncio.sleep(max(0.05, every_s - (loop.time() - began_s)))
 
     async def _ask_health(self) -> dict[str, Answer]:
@@ -92,7 +108,7 @@ class Screen:
             if not pnl.body.get("positions"):
                 parts += [Text(line, style="bold") for line in self.empty_book_hint]
         else:
-            parts += [mode_banner(self.mode), Text(f"No P&L yet: {pnl.error}", style="yellow")]
+            parts += [mode_banner(self.mode), Text(f"No P&L: {pnl.error}", style="yellow")]
         parts += [Text(line, style="green" if line.endswith("healthy") else "yellow") for line in _health_lines(health)]
         parts += [Text(line, style="dim") for line in (*self._news, *self.addresses, "Ctrl-C stops everything.")]
         return Group(*parts)
@@ -103,6 +119,18 @@ class Screen:
             return [*lines, f"no P&L: {pnl.error}"]
         hint = [] if pnl.body.get("positions") else self.empty_book_hint
         return [*lines, *plain_lines(pnl.body), *hint]
+
+
+async def _known(health: dict[str, Answer]) -> dict[str, Answer]:
+    return health
+
+
+def _standing(pnl: Answer, health: Mapping[str, Answer]) -> object:
+    """Return what of an answer is worth telling as soon as it changes: all but the figures."""
+    if pnl.body is None or pnl.error is not None:
+        return pnl.error, _health_lines(health)
+    rows = pnl.body.get("positions") or []
+    return [(row.get("symbol"), row.get("price_source")) for row in rows], pnl.body.get("feed"), _health_lines(health)
 
 
 def _health_lines(health: Mapping[str, Answer]) -> list[str]:

@@ -17,6 +17,7 @@ PURE = (
     "libs/market_data/subscriptions.py",
     "libs/market_data/symbols.py",
     "libs/market_data/wakefulness.py",
+    "apps/execution_gateway/delivery.py",
     "apps/execution_gateway/price_book.py",
     "apps/alpaca_simulator/fault_switches.py",
     "apps/alpaca_simulator/protocol.py",

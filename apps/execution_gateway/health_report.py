@@ -6,6 +6,7 @@ from typing import Final
 
 from apps.execution_gateway.bodies import iso, market_body
 from apps.execution_gateway.pnl_report import FeedView, MarketView, RealtimePnl
+from libs.market_data.freshness import PriceSource
 from libs.market_data.prices import LinkState, Mode
 from libs.service.health import Health, Reason, overall, reason_bodies
 
@@ -74,17 +75,22 @@ def health_body(state: GatewayState, version: str) -> dict[str, object]:
             "since": iso(state.feed.since),
             "heartbeat_age_seconds": None if age is None else round(age, 3),
         },
-        "positions": _positions(state.pnl),
+        "positions": _positions(state),
         "market": market_body(state.market),
         "daily_bars": {"closing_prices": state.closing_prices, "problems": list(state.bars_problems)},
         "reasons": reason_bodies(found),
     }
 
 
-def _positions(pnl: RealtimePnl | None) -> dict[str, object]:
-    if pnl is None:
-        return {"open": None, "by_price_source": None, "unpriced": None}
+def _positions(state: GatewayState) -> dict[str, object]:
+    known = {"doubted": state.doubted}
+    if state.pnl is None:
+        return {"open": None, "by_price_source": None, "unpriced": None, "halted": None, **known}
+    rows = state.pnl.report.rows
     by_source: dict[str, int] = {}
-    for row in pnl.report.rows:
+    for row in rows:
         by_source[row.price_source] = by_source.get(row.price_source, 0) + 1
-    return {"open": len(pnl.report.rows), "by_price_source": by_source, "unpriced": pnl.report.totals.unpriced}
+    # A halt is no fault of anybody here: it is told, and degrades nothing.
+    halted = [row.symbol for row in rows if row.price_source is PriceSource.HALTED]
+    unpriced = state.pnl.report.totals.unpriced
+    return {"open": len(rows), "by_price_source": by_source, "unpriced": unpriced, "halted": halted, **known}

@@ -111,7 +111,7 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
 
     async def announce_again() -> None:
         # What was announced while Redis was away, or restarted, has reached nobody.
-        announcer.announce(await reporter.held_symbols())
+        announcer.announce(reporter.held)
 
     subscriber = PriceSubscriber(
         redis,

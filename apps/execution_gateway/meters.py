@@ -12,6 +12,7 @@ from apps.execution_gateway.pnl_feed import PnlFeed
 from apps.execution_gateway.pnl_report import PnlReporter, RealtimePnl
 from apps.execution_gateway.price_book import PriceBook
 from apps.execution_gateway.price_subscriber import PriceSubscriber
+from libs.market_data.freshness import PriceSource
 
 _PREFIX = "markstream_gateway"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -49,7 +50,7 @@ class GatewayMeters(Collector):
         yield _counter("price_gaps", "Gaps in the sequence of a symbol's prices", counters.gaps)
         yield _counter("cache_resyncs", "Times the cached prices were read anew", counters.resyncs)
         yield _counter("redis_reconnects", "Times the subscriber began anew", counters.reconnects)
-        yield _counter("sleeps", "Times this process was found to have been stopped", counters.sleeps)
+        yield _counter("deliveries_late", "Times that messages came too late to be believed", counters.late)
         yield _counter("cache_faults", "P&L reads of the cache that failed", self._reporter.cache_faults)
         yield _counter("prices_evicted", "Prices given up for lack of room", self._prices.evicted)
         yield _counter("position_changes_announced", "Announcements sent", self._announcer.announced)
@@ -75,7 +76,7 @@ def _pnl_metrics(pnl: RealtimePnl) -> Iterator[Metric]:
     yield _gauge("positions_unpriced", "Open positions without any price", len(totals.unpriced))
     by_source = GaugeMetricFamily(f"{_PREFIX}_positions", "Open positions by price source", labels=["price_source"])
     sources = [row.price_source for row in pnl.report.rows]
-    for source in sorted(set(sources)):
+    for source in PriceSource:
         by_source.add_metric([source], sources.count(source))
     yield by_source
 

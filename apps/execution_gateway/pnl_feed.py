@@ -5,7 +5,7 @@ the newest row of each symbol waiting, never a queue.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -52,6 +52,10 @@ class Reporter(Protocol):
         """Return the P&L as of now from memory as far as possible. Raises DatabaseUnavailableError."""
         ...
 
+    def is_outdated(self, pnl: RealtimePnl) -> bool:
+        """Say whether `pnl` is too old to be sent."""
+        ...
+
 
 @dataclass(frozen=True)
 class PnlUpdate:
@@ -79,11 +83,19 @@ def server_sent_event(name: str, body: bytes) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + body + b"\n\n"
 
 
-class PnlReader:
-    """One open stream: what it still has to be told, newest per symbol."""
+async def _at_once() -> None:
+    """Wait for nothing."""
 
-    def __init__(self, first: RealtimePnl) -> None:
+
+class PnlReader:
+    """One open stream: what it still has to be told, newest per symbol.
+
+    `catch_up` is awaited before each event: it returns when what there is to tell is of now.
+    """
+
+    def __init__(self, first: RealtimePnl, catch_up: Callable[[], Awaitable[None]] = _at_once) -> None:
         self._first = first
+        self._catch_up = catch_up
         self._update: PnlUpdate | None = None
         self._problem: bytes | None = None
         self._has_news = asyncio.Event()
@@ -132,6 +144,7 @@ class PnlReader:
                 continue
             if (pause_s := sent_at + MIN_INTERVAL_S - clock()) > 0:
                 await asyncio.sleep(pause_s)
+            await self._catch_up()
             if (event := self._take()) is not None:
                 yield event
                 sent_at = clock()
@@ -182,6 +195,7 @@ class PnlFeed:
         self._wants_reads = False
         self._has_problem = False
         self._is_closed = False
+        self._has_looked = asyncio.Event()
         self.updates = 0
 
     @property
@@ -225,7 +239,7 @@ class PnlFeed:
             if pnl is None or not self._readers or self._now_s() - self._told.at_s > MIN_INTERVAL_S:
                 pnl = await self._look(reads=True)
             self._check_room()  # the wait may have been long
-            reader = PnlReader(pnl)
+            reader = PnlReader(pnl, self._catch_up)
             self._readers.add(reader)
             self._has_readers.set()
         return reader
@@ -233,6 +247,7 @@ class PnlFeed:
     def close(self) -> None:
         """End every stream now: the server waits for them before it stops."""
         self._is_closed = True
+        self._has_looked.set()
         for reader in self._readers:
             reader.close()
 
@@ -266,6 +281,14 @@ class PnlFeed:
                 log.warning("pnl_stream_interrupted", reason=str(error), readers=self.readers)
                 self._tell_problem()
             self._has_problem = True
+        self._has_looked.set()
+
+    async def _catch_up(self) -> None:
+        """Return at once; but when this process has slept since the last look, after the next one."""
+        told = self._told.pnl
+        if told is not None and self._reporter.is_outdated(told) and not self._is_closed:
+            self._has_looked.clear()
+            await self._has_looked.wait()
 
     async def _look(self, *, reads: bool) -> RealtimePnl:
         """Value the book and tell the readers what is new. The lock is held: comparisons must not cross."""

@@ -37,6 +37,8 @@ CACHE_DEADLINE_S: Final = 0.150
 """The answer is due within 250 ms whatever Redis does."""
 LEDGER_HELD_FOR_S: Final = 1.0
 """How long a book counts for those who look many times a second; what is recorded here is seen at once all the same."""
+OUTDATED_AFTER: Final = timedelta(seconds=1)
+"""Figures are sent within milliseconds of being made. What is older then was made before this process slept."""
 MARKET_HELD_FOR: Final = timedelta(seconds=60)
 """How long the feed's last word on the market counts after it has fallen silent; then the calendar is asked."""
 
@@ -160,12 +162,21 @@ class PnlReporter:
             await self._read_book()
         return self._value(self._book)
 
+    def is_outdated(self, pnl: RealtimePnl) -> bool:
+        """Say whether `pnl` is too old to be sent: what it calls live may long be something else."""
+        return abs(self._now() - pnl.calculated_at) > OUTDATED_AFTER
+
     async def held_symbols(self) -> frozenset[str]:
         """Return the symbols of the open positions; the last known ones while the ledger cannot be read."""
         try:
             await self._read_book()
         except DatabaseUnavailableError as error:
             log.warning("held_symbols_unknown", reason=str(error))
+        return self._held
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The symbols of the open positions when the ledger was last read."""
         return self._held
 
     def forget_book(self) -> None:
@@ -241,10 +252,12 @@ class PnlReporter:
     ) -> Mark:
         prices = self._prices
         price = prices.price(symbol)
+        word = FeedWord.NOTHING if price is None else word_of(feed, price)
         return choose_mark(
             price,
-            word=FeedWord.NOTHING if price is None else word_of(feed, price),
-            last_vouched_at=prices.last_vouched_at(symbol),
+            word=word,
+            # While it is vouched for, nobody asks until when it was: nearly every row is, and looking it up costs.
+            last_vouched_at=None if word is FeedWord.VOUCHED else prices.last_vouched_at(symbol),
             close=close,
             market=phase,
             now=now,

@@ -3,12 +3,13 @@
 It holds what the gateway has heard; whether a price may be called real-time is decided in `freshness.py`.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from libs.market_data.freshness import HEARTBEAT_SILENCE_S, can_vouch, is_doubted
+from libs.market_data.freshness import can_vouch, is_doubted, is_fresh
 from libs.market_data.prices import FeedStatus, Price
 
 MAX_SYMBOLS: Final = 20_000
@@ -86,16 +87,13 @@ class PriceBook:
             return Verdict.UNCHANGED
         if not self._is_newer(price, held):
             return Verdict.OUTDATED
-        has_gap = (
-            is_live
-            and price.epoch is not None
-            and price.epoch == held.epoch
-            and price.seq is not None
-            and held.seq is not None
-            and price.seq > held.seq + 1
-        )
         self._prices[price.symbol] = price
-        return Verdict.ACCEPTED_AFTER_GAP if has_gap else Verdict.ACCEPTED
+        return Verdict.ACCEPTED_AFTER_GAP if is_live and _has_gap(held, price) else Verdict.ACCEPTED
+
+    def keep_only(self, symbols: Collection[str]) -> None:
+        """Forget the prices of all other symbols: what was missed of them is not known."""
+        for symbol in [symbol for symbol in self._prices if symbol not in symbols]:
+            self._forget(symbol)
 
     def hear(self, status: FeedStatus, heard_at: datetime) -> bool:
         """Take in a heartbeat; return whether it says anything new."""
@@ -115,7 +113,7 @@ class PriceBook:
 
     def is_silent(self, now: datetime) -> bool:
         """Say whether the last heartbeat is too long ago to believe that its writer lives."""
-        return self._heard_at is None or (now - self._heard_at).total_seconds() > HEARTBEAT_SILENCE_S
+        return self._heard_at is None or not is_fresh(self._heard_at, now)
 
     def last_vouched_at(self, symbol: str) -> datetime | None:
         """Return until when a live link vouched for the price held of `symbol`, or called it halted; None when never.
@@ -145,10 +143,12 @@ class PriceBook:
 
     def _make_room(self) -> None:
         if len(self._prices) >= self._max_symbols:
-            oldest = next(iter(self._prices))
-            del self._prices[oldest]
-            self._vouched_until.pop(oldest, None)
+            self._forget(next(iter(self._prices)))
             self.evicted += 1
+
+    def _forget(self, symbol: str) -> None:
+        del self._prices[symbol]
+        self._vouched_until.pop(symbol, None)
 
     def _close_vouching(self, except_for: FeedStatus) -> None:
         """Note for every symbol that `except_for` no longer vouches for until when it was vouched for."""
@@ -175,6 +175,15 @@ def _is_same(one: Price, other: Price) -> bool:
         and one.timestamp == other.timestamp
         and (one.mid, one.bid, one.ask) == (other.mid, other.bid, other.ask)
     )
+
+
+def _has_gap(held: Price, price: Price) -> bool:
+    """Say whether messages between these two of one symbol were lost. Each connection counts from 1."""
+    if price.seq is None or price.epoch is None or held.epoch is None:
+        return False
+    if price.epoch != held.epoch:
+        return price.seq > 1
+    return held.seq is not None and price.seq > held.seq + 1
 
 
 def _covers(feed: FeedStatus, symbol: str) -> bool:

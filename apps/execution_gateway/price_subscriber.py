@@ -9,14 +9,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 from redis.asyncio.client import PubSub
 
+from apps.execution_gateway.delivery import Delivery
 from apps.execution_gateway.price_book import PriceBook, Verdict
 from libs.market_data.freshness import HEARTBEAT_SILENCE_S
-from libs.market_data.wakefulness import Wakefulness
+from libs.market_data.prices import Price
 from libs.redis_client.client import REDIS_FAULTS, RedisClient
 from libs.redis_client.event_publisher import FEED_STATUS_CHANNEL, PRICE_CHANNEL_PREFIX
 from libs.redis_client.price_cache import (
@@ -32,12 +33,16 @@ from libs.redis_client.price_cache import (
 FIRST_BACKOFF_S: Final = 0.05
 MAX_BACKOFF_S: Final = 2.0
 SUBSCRIBE_TIMEOUT_S: Final = 2.0
-RESYNC_PAUSE_S: Final = 1.0
+RESYNC_PAUSE: Final = timedelta(seconds=1)
 """Gaps come in swarms: the cache is read at most this often for them."""
 _POLL_S: Final = 0.5
 _YIELD_EVERY: Final = 64
 """Messages already in the buffer are read without a pause; after so many the other tasks get their turn."""
 _SUBSCRIPTIONS: Final = 2
+_CONFIRMATIONS: Final = frozenset({"subscribe", "psubscribe"})
+
+Message = dict[str, Any]
+"""As redis-py hands it out: `type`, `channel`, `data`."""
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +69,8 @@ class SubscriberCounters:
     gaps: int = 0
     resyncs: int = 0
     reconnects: int = 0
-    sleeps: int = 0
+    late: int = 0
+    """Times that a connection was given up because what it delivered was too old."""
 
 
 class PriceSubscriber:
@@ -104,9 +110,9 @@ class PriceSubscriber:
             fault = None
             pubsub = self._client.pubsub()
             try:
-                await self._connect(pubsub)
+                delivery = await self._connect(pubsub)
                 backoff_s = FIRST_BACKOFF_S
-                await self._listen(pubsub)
+                await self._listen(pubsub, delivery)
             except REDIS_FAULTS as error:
                 fault = str(error) or type(error).__name__
             finally:
@@ -115,74 +121,94 @@ class PriceSubscriber:
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
 
-    async def _connect(self, pubsub: PubSub) -> None:
+    async def _connect(self, pubsub: PubSub) -> Delivery:
+        delivery = Delivery(self._now())
         async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
             await pubsub.psubscribe(f"{PRICE_CHANNEL_PREFIX}*")
             await pubsub.subscribe(FEED_STATUS_CHANNEL)
             confirmed = 0
             while confirmed < _SUBSCRIPTIONS:
-                # What is published from the first confirmation on is ours already: nothing may be thrown away here.
+                # Prices that are published from the first confirmation on are ours already: none may be thrown away.
                 message = await pubsub.get_message(timeout=SUBSCRIBE_TIMEOUT_S)
                 if message is not None:
-                    confirmed += message["type"] in {"subscribe", "psubscribe"}
-                    self._take(message)
-        await self._resync()
+                    confirmed += message["type"] in _CONFIRMATIONS
+                    if message["type"] == "pmessage":
+                        self._take_price(message)
+        # The prices first: a heartbeat would vouch for what is held, and that may have missed much. Those that come
+        # meanwhile wait in the socket.
+        held = await self._held_symbols()
+        # Of the others nothing will be read: what was missed of them is not known, and they may be bought any moment.
+        self._book.keep_only(held)
+        await self._read_prices(held)
+        await self._read_feed_status()
+        self._listener.feed_changed()
         if not self.is_connected:
             log.info("price_subscriber_connected", server=self._client.address)
         self.is_connected = True
         self.last_error = None
         await self._on_connected()
+        return delivery
 
-    async def _listen(self, pubsub: PubSub) -> None:
-        """Apply what comes until the heartbeats stop. Raises REDIS_FAULTS."""
-        loop = asyncio.get_running_loop()
-        last_heartbeat_s = last_resync_s = loop.time()
+    async def _listen(self, pubsub: PubSub, delivery: Delivery) -> None:
+        """Apply what comes until the heartbeats stop. Raises REDIS_FAULTS, also when what comes is late."""
+        last_heartbeat_at = last_resync_at = self._now()
         in_a_row = 0
-        awake = Wakefulness(self._now())
         while True:
             message = await pubsub.get_message(timeout=_POLL_S)
-            now_s, now = loop.time(), self._now()
-            if awake.has_slept(now):
-                # A heartbeat that waited meanwhile would vouch for prices of before: the cache tells what is true now.
-                self.counters.sleeps += 1
-                log.warning("woke_up", waited_for=str(now - (self._book.heard_at or now)))
+            now = self._now()
+            if delivery.is_late(now):
+                self.counters.late += 1
+                waited_s = (now - delivery.sent_after).total_seconds()
+                raise TimeoutError(f"what it sent may be {waited_s:.1f} s old: it, the way to it or we stood still")
+            if delivery.wants_ping(now):
+                delivery.pinged(now)
+                await pubsub.ping()
+            if message is not None and self._take(message, delivery):
+                last_heartbeat_at = now
+            elif (now - last_heartbeat_at).total_seconds() > HEARTBEAT_SILENCE_S:
+                # The server answers, its publisher is gone. But it may have gone to another server of the same name.
                 return
-            awake.beat(now)
-            if message is not None and self._take(message):
-                last_heartbeat_s = now_s
-            elif now_s - last_heartbeat_s > HEARTBEAT_SILENCE_S:
-                # A dead publisher and a frozen server look alike from here. A new connection tells them apart.
-                return
-            if self._needs_resync and now_s - last_resync_s >= RESYNC_PAUSE_S:
-                await self._resync()
-                last_resync_s = now_s
+            if self._needs_resync and abs(now - last_resync_at) >= RESYNC_PAUSE:
+                await self._read_prices(await self._held_symbols())
+                self._listener.feed_changed()
+                last_resync_at = now
             in_a_row = in_a_row + 1 if message is not None else 0
             if in_a_row >= _YIELD_EVERY:
                 in_a_row = 0
                 await asyncio.sleep(0)
 
-    def _take(self, message: dict[str, object]) -> bool:
-        """Apply one message; return whether it was a heartbeat."""
-        channel, data = message["channel"], message["data"]
-        if not isinstance(channel, bytes) or not isinstance(data, bytes):
-            return False  # a confirmation: its data is a count
+    def _take(self, message: Message, delivery: Delivery) -> bool:
+        """Apply one message; return whether it was a heartbeat. Raises ConnectionError for a confirmation."""
+        kind = message["type"]
+        if kind == "pmessage":
+            self._take_price(message)
+        elif kind == "message":
+            return self._take_heartbeat(message, delivery)
+        elif kind == "pong":
+            delivery.answered()
+        elif kind in _CONFIRMATIONS:
+            # The library has dialled again by itself: what was published in between is lost.
+            raise ConnectionError("the connection was lost unnoticed")
+        return False
+
+    def _take_heartbeat(self, message: Message, delivery: Delivery) -> bool:
         self.counters.messages += 1
         try:
-            if message["type"] == "pmessage":
-                self._take_price(channel, data)
-                return False
-            status = decode_feed_status(data)
-        except (UnreadablePriceError, UnreadableFeedStatusError) as error:
-            self._count_unreadable(channel, error)
+            status = decode_feed_status(message["data"])
+        except UnreadableFeedStatusError as error:
+            self._count_unreadable(message["channel"], error)
             return False
-        if self._book.hear(status, self._now()):
+        if self._book.hear(status, delivery.sent_after):
             self._listener.feed_changed()
         return True
 
-    def _take_price(self, channel: bytes, data: bytes) -> None:
-        price = decode_price_update(data)
-        if channel != f"{PRICE_CHANNEL_PREFIX}{price.symbol}".encode():
-            raise UnreadablePriceError(f"a price of {price.symbol[:40]!r} on another symbol's channel")
+    def _take_price(self, message: Message) -> None:
+        self.counters.messages += 1
+        try:
+            price = _price_in(message)
+        except UnreadablePriceError as error:
+            self._count_unreadable(message["channel"], error)
+            return
         verdict = self._book.offer(price, is_live=True)
         if verdict is Verdict.OUTDATED:
             self.counters.outdated += 1
@@ -192,25 +218,25 @@ class PriceSubscriber:
         if verdict in {Verdict.ACCEPTED, Verdict.ACCEPTED_AFTER_GAP}:
             self._listener.price_changed(price.symbol)
 
-    async def _resync(self) -> None:
-        """Read the feed's status and the cached prices of what is held. Raises REDIS_FAULTS."""
+    async def _read_prices(self, symbols: Collection[str]) -> None:
+        """Take in the cached prices of `symbols`. Raises REDIS_FAULTS."""
         self._needs_resync = False
-        await self._read_feed_status()
-        for price in (await self._cache.read(await self._held_symbols())).values():
+        for price in (await self._cache.read(symbols)).values():
             self._book.offer(price, is_live=False)
         self.counters.resyncs += 1
-        self._listener.feed_changed()
 
     async def _read_feed_status(self) -> None:
-        status = await self._cache.read_feed_status()
-        # The cached status may be the last word of a writer that has died since: its remaining life tells its age.
+        """Take in the last heartbeat, if it is young enough. Raises REDIS_FAULTS."""
+        # The cached status may be the last word of a writer that has died since: its remaining life tells its age, as
+        # of the question. It is asked for first: the status read after it can only be newer.
+        asked_at = self._now()
         left_ms = await self._client.execute("PTTL", FEED_STATUS_KEY)
+        status = await self._cache.read_feed_status()
         if status is None or not isinstance(left_ms, int) or left_ms <= 0:
             return
         age_s = max(0.0, FEED_STATUS_TTL_S - left_ms / 1000)
-        heard_at = self._now() - timedelta(seconds=age_s)
-        if age_s <= HEARTBEAT_SILENCE_S and (self._book.heard_at is None or heard_at > self._book.heard_at):
-            self._book.hear(status, heard_at)
+        if age_s <= HEARTBEAT_SILENCE_S:
+            self._book.hear(status, asked_at - timedelta(seconds=age_s))
 
     def _note_lost(self, fault: str | None) -> None:
         self.counters.reconnects += 1
@@ -234,6 +260,13 @@ class PriceSubscriber:
                 reason=str(error)[:200],
                 count=self.counters.unreadable,
             )
+
+
+def _price_in(message: Message) -> Price:
+    price = decode_price_update(message["data"])
+    if message["channel"] != f"{PRICE_CHANNEL_PREFIX}{price.symbol}".encode():
+        raise UnreadablePriceError(f"a price of {price.symbol[:40]!r} on another symbol's channel")
+    return price
 
 
 async def _close(pubsub: PubSub) -> None:

@@ -28,6 +28,7 @@ _FLOOD: Final = 50
 _FLOOD_REST_S: Final = 0.005
 """After a batch this large newer quotes are about to replace what waits: to write a little later is to write less."""
 _FIRST_RETRY_S: Final = 0.05
+_CATCH_UP_S: Final = 0.05
 _LAST_RETRY_S: Final = 0.25
 """Short enough that the newest values are in Redis within a second of its return, whatever else is slow then."""
 
@@ -62,6 +63,7 @@ class PriceWriter:
         self._on_lease_lost = on_lease_lost
         self._wake = asyncio.Event()
         self._retry_now = asyncio.Event()
+        self._owed: set[str] = set()
         self.fault: str | None = None
         self.written = 0
         self.published = 0
@@ -79,15 +81,23 @@ class PriceWriter:
         """Have a look now at what waits to be written."""
         self._wake.set()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether Redis still lacks what it did not take: until then nothing must vouch for what it holds."""
+        self._owed.intersection_update(self._latest.symbols)
+        return bool(self._owed)
+
     def write_all_again(self) -> None:
         """Write every price that is held, at once: Redis is back, and may have lost what it was told."""
         self._latest.mark_unwritten()
+        self._owed.update(self._latest.waiting)
         self._wake.set()
         self._retry_now.set()
 
     def start_afresh(self) -> None:
         """Forget every price and every fault: another instance leads from here on, or did until now."""
         self._latest.keep_only(())
+        self._owed.clear()
         self.fault = None
 
     async def run(self) -> None:
@@ -120,6 +130,7 @@ class PriceWriter:
             await self._cache.write(batch)
         except RedisUnavailableError as error:
             self._latest.mark_unwritten(symbols)
+            self._owed.update(self._latest.waiting)
             self.failed_batches += 1
             self._note(error, len(symbols))
             return False
@@ -129,6 +140,7 @@ class PriceWriter:
         if self.fault is not None:
             log.info("prices_written_again", symbols=len(symbols))
         self.fault = None
+        self._owed.difference_update(symbols)
         self.batches += 1
         self.written += len(batch)
         self.published += sum(write.publish for write in batch)
@@ -209,12 +221,18 @@ class FeedAnnouncer:
             self._renew()
             await self.announce()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_RETRY_S if self.fault else min(HEARTBEAT_S, self._renewal_s)):
+                async with asyncio.timeout(self._rest_s()):
                     await self._changed.wait()
+
+    def _rest_s(self) -> float:
+        if self._writer.is_behind:
+            return _CATCH_UP_S
+        return _LAST_RETRY_S if self.fault else min(HEARTBEAT_S, self._renewal_s)
 
     async def announce(self) -> None:
         """Write and publish the status once. A server that has forgotten the last one gets every price again."""
-        if not self._may_write():
+        # A heartbeat vouches for the prices that Redis holds: those must be ours before it does.
+        if not self._may_write() or self._writer.is_behind:
             return
         try:
             was_known = await self._cache.write_feed_status(self._status())

@@ -118,9 +118,17 @@ class LiveFeed(NamedTuple):
 
 def live_feed(feed: FeedStatus | None, heard_at: datetime | None, now: datetime) -> LiveFeed | None:
     """Return `feed` if its heartbeat was heard within 6 s, else None: then nobody says anything."""
-    if feed is None or heard_at is None or (now - heard_at).total_seconds() > HEARTBEAT_SILENCE_S:
+    if feed is None or heard_at is None or not is_fresh(heard_at, now):
         return None
     return LiveFeed(feed, can_vouch(feed))
+
+
+def is_fresh(heard_at: datetime, now: datetime) -> bool:
+    """Say whether a heartbeat heard at `heard_at` still speaks for its writer.
+
+    One from the future does not: the clock was set back since, and nobody knows by how much it is too old.
+    """
+    return abs((now - heard_at).total_seconds()) <= HEARTBEAT_SILENCE_S
 
 
 def word_of(feed: LiveFeed | None, price: Price) -> FeedWord:

@@ -95,6 +95,11 @@ class LatestQuotes:
         """How many symbols wait to be written."""
         return len(self._dirty)
 
+    @property
+    def waiting(self) -> Collection[str]:
+        """The symbols that wait to be written."""
+        return self._dirty.keys()
+
     def take(self, now_s: float, most: int | None = None) -> list[PriceWrite]:
         """Return the waiting symbols' prices and forget that they wait. `now_s` is any steady clock.
 

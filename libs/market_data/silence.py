@@ -124,7 +124,11 @@ class SilenceJudge:
         """Start over for a new connection. After a mute one it is doubted until it brings something."""
         self._heard_s = self._proven_s = now_s
         self._probed_s = now_s - _PROBE_PAUSE_S
-        self._was_mute = self._was_mute or self.silence is Silence.MUTE
+        if self.silence is Silence.MUTE:
+            # What it did not bring says nothing of the symbols: that was the connection.
+            self._was_mute = True
+            for one in self._known.values():
+                one.is_dead = False
         self.silence = Silence.DOUBTED if self._was_mute else Silence.NONE
         self._watched = {}
 

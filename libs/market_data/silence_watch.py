@@ -54,6 +54,7 @@ class SilenceWatch:
         self._judge = SilenceJudge()
         self._to_ask: tuple[str, ...] = ()
         self._has_question = asyncio.Event()
+        self._noted_dead: frozenset[str] = frozenset()
         self._told: tuple[Silence, frozenset[str], bool] = (Silence.NONE, frozenset(), False)
         self.awake = Wakefulness(_utc_now())
         self.probes = 0
@@ -120,7 +121,6 @@ class SilenceWatch:
                 await self._ask(self._fetch, asked, session)
 
     def _look(self, session: Session, now: datetime, renewed: Callable[[], None]) -> None:
-        was_dead = self.dead
         asking = self._judge.look(
             time.monotonic(),
             self._heard(session),
@@ -141,11 +141,10 @@ class SilenceWatch:
             raise ConnectionEndedError(
                 Ending.LOST, f"connected but mute: no data for {self.silent_s:.0f} s, though there are newer quotes"
             )
-        self._note_dead(was_dead, session, now, renewed)
+        self._note_dead(session, now, renewed)
 
-    def _note_dead(
-        self, was_dead: frozenset[str], session: Session, now: datetime, renewed: Callable[[], None]
-    ) -> None:
+    def _note_dead(self, session: Session, now: datetime, renewed: Callable[[], None]) -> None:
+        was_dead, self._noted_dead = self._noted_dead, self.dead
         newly = self.dead - was_dead
         if newly:
             for symbol in newly:

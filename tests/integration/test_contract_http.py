@@ -132,7 +132,7 @@ async def test_the_pnl_body(stack: Stack) -> None:
     has(body["feed"], {"connected": bool, "state": str, "since": "time"})
     for one in body["positions"]:
         has(one, PNL_ROW)
-        assert one["price_source"] in {"real-time", "stale", "closing", "unavailable", "delayed"}
+        assert one["price_source"] in {"real-time", "halted", "stale", "closing", "unavailable", "delayed"}
     assert (row["qty"], row["cost_basis"], row["market_value"]) == (6, 2400, 2520)
     assert (row["unrealized_pnl"], row["unrealized_pnl_pct"], row["realized_pnl"]) == (120, 5, 40)
     assert (row["fees"], row["avg_entry_price"]) == (1, 400)

@@ -52,6 +52,14 @@ def test_the_table_shows_the_figures_as_they_were_answered() -> None:
     assert row_of(screen, "Total") == ["Total", "9,417.75", "-1,034.50", "+120.00", "+12.00"]
 
 
+def test_a_halted_symbol_is_priced_and_shown_as_halted_with_the_age_of_its_quote() -> None:
+    body = read_body(BODY)
+    body["positions"] = [body["positions"][0] | {"price_source": "halted", "price_age_seconds": Decimal("7412.5")}]
+    assert row_of(drawn(body), "AAPL")[6:] == ["15,200.00", "+200.00", "+1.33", "+120.00", "0.00", "halted", "2 h"]
+    assert row_of(drawn(body, 80), "AAPL")[-2:] == ["halted", "2 h"]
+    assert plain_lines(body)[1].endswith("source=halted age=2h")
+
+
 def test_whose_money_it_is_and_what_is_left_out_stand_beside_it() -> None:
     screen = drawn(read_body(BODY))
     assert screen.splitlines()[0].strip() == "SIMULATED: made-up prices, no real money"

@@ -219,6 +219,10 @@ class Injector:
         return None, missing
 
     def _what_is_missing(self, wanted: Wanted, since_s: float) -> str:
+        truth = self.watch.truth
+        if truth is None or truth.at_s <= since_s or not truth.is_linked:
+            # REST alone may make everything look well for a while.
+            return "no living client at the simulator"
         for module in (MARKET_DATA, GATEWAY):
             health = self.watch.health.get(module)
             if health is None or health.asked_at_s <= since_s:

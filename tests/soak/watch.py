@@ -75,6 +75,7 @@ class Watch:
         self.world = world
         self.judge = judge
         self.verdicts = verdicts
+        self.truth: Truth | None = None
         self.pnl: PnlView | None = None
         self.events: PnlView | None = None
         self.health: dict[str, HealthView] = {}
@@ -107,7 +108,7 @@ class Watch:
     # --- the ground truth -----------------------------------------------------------------------------------------
 
     async def _learn(self) -> None:
-        truth = await self._truth()
+        truth = self.truth = await self._truth()
         self.judge.market_open_since_s = self.world.market_open_since_s
         self.judge.dead_since_s = self.world.dead_since_s
         self.judge.learn(truth, time.time())

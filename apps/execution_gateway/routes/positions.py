@@ -35,7 +35,10 @@ def positions_routes(ledger: Ledger, reporter: PnlReporter, feed: PnlFeed, secon
     async def realtime_pnl() -> Response:
         """Return the P&L as of now; each row says how good its price is."""
         with seconds.time():
-            body = pnl_body(await reporter.report())
+            pnl = await reporter.report()
+            body = pnl_body(pnl)
+            if reporter.is_outdated(pnl):
+                body = pnl_body(await reporter.report())
         return Response(body, media_type=JSON, headers=_FRESH)
 
     @router.get("/pnl/stream", response_class=StreamingResponse)

@@ -115,13 +115,16 @@ async def test_metrics_and_health(running_gateway: RunningGateway):
     await running_gateway.fill("AAPL", 1, 150)
     text = (await running_gateway.client.get("/metrics")).text
     assert 'markstream_gateway_positions{price_source="unavailable"} 1.0' in text
+    assert 'markstream_gateway_positions{price_source="halted"} 0.0' in text, "a source of nothing is told too"
     assert "markstream_gateway_ledger_readable 1.0" in text
     assert "process_resident_memory_bytes" in text
     health = await running_gateway.get("/health")
     assert health.keys() >= {
         "status", "version", "mode", "redis", "database", "price_feed", "positions", "market", "daily_bars", "reasons",
     }  # fmt: skip
-    assert health["positions"] == {"open": 1, "by_price_source": {"unavailable": 1}, "unpriced": ["AAPL"]}
+    assert health["positions"] == {
+        "open": 1, "by_price_source": {"unavailable": 1}, "unpriced": ["AAPL"], "halted": [], "doubted": [],
+    }  # fmt: skip
     assert health["status"] == "degraded"
     assert await running_gateway.get("/health/live") == {"status": "live"}
     paths = (await running_gateway.get("/openapi.json"))["paths"]

@@ -121,6 +121,28 @@ async def test_turning_stale_is_a_change(tmp_path: Path, redis_url: str, cache: 
             assert time.monotonic() - went_s < 2
 
 
+async def test_what_the_feed_says_of_a_symbol_is_a_change(tmp_path: Path, redis_url: str, cache: PriceCache):
+    async with serving(settings_in(tmp_path, redis_url, stale_after_seconds=0.3)) as gateway:
+        await gateway.fill("AAPL", 100, 150)
+        await gateway.fill("MSFT", 1, 400)
+        await cache.write_feed_status(streaming("AAPL", "MSFT"))
+        await cache.write([PriceWrite(price(symbol, 152), publish=True) for symbol in ("AAPL", "MSFT")])
+        async with reading(gateway) as events:
+            await events.next("snapshot")
+            for said, source in (
+                ({"halted": frozenset({"AAPL"})}, "halted"),
+                ({"doubted": frozenset({"AAPL"})}, "stale"),
+                ({"halted": frozenset({"AAPL"}), "doubted": frozenset({"AAPL"})}, "halted"),
+                ({"doubted": frozenset({"*"})}, "stale"),
+                ({}, "real-time"),
+            ):
+                await cache.write_feed_status(streaming("AAPL", "MSFT", **said))
+                said_s = time.monotonic()
+                row = await events.until("AAPL", price_source=source)
+                assert time.monotonic() - said_s < 2
+                assert (row["current_price"], row["market_value"]) == (152, 15200), "priced, whatever is said of it"
+
+
 async def test_bursts_are_held_together_and_the_last_value_is_sent(running_gateway: RunningGateway, cache: PriceCache):
     await running_gateway.fill("AAPL", 100, 150)
     async with reading(running_gateway) as events:

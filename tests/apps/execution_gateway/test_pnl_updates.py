@@ -1,6 +1,7 @@
 """What a slow reader is told: one update that says what all the missed ones say together."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -9,14 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.execution_gateway import pnl_feed
-from apps.execution_gateway.pnl_feed import PnlReader, PnlUpdate
+from apps.execution_gateway.pnl_feed import PnlFeed, PnlReader, PnlUpdate
 from apps.execution_gateway.pnl_report import FeedView, MarketSaidBy, MarketView, RealtimePnl
 from libs.market_data.freshness import Mark, PriceSource
 from libs.market_data.prices import LinkState, MarketPhase, Mode
 from libs.portfolio.positions import DayActivity, fold_fills
 from libs.portfolio.valuation import PnlReport, PositionPnl, total_pnl, value_position
+from libs.service.supervise import Supervisor
 from tests.support.gateway import decode
 from tests.support.portfolio import fill
+from tests.support.waiting import eventually
 
 
 def row(symbol: str, mid: int) -> PositionPnl:
@@ -116,3 +119,58 @@ async def test_a_problem_follows_the_update_before_it_and_is_dropped_by_the_one_
     assert b'"calculation_id":"2"' in await anext(events)
     reader.close()
     assert [event async for event in events] == []
+
+
+class Sleeper:
+    """Reports of a process that sleeps when it is told to: what it reported before is then outdated."""
+
+    def __init__(self) -> None:
+        self.reports = 0
+        self.is_of_before = 0
+
+    async def report(self) -> RealtimePnl:
+        self.reports += 1
+        rows = (row("A", self.reports),)
+        return replace(pnl(self.reports), report=PnlReport(rows, total_pnl(rows, Decimal(0))))
+
+    async def report_from_memory(self) -> RealtimePnl:
+        return await self.report()
+
+    def is_outdated(self, pnl: RealtimePnl) -> bool:
+        return int(pnl.calculation_id) <= self.is_of_before
+
+
+async def test_what_was_to_be_told_before_a_sleep_waits_for_the_first_look_after_it():
+    reporter = Sleeper()
+    feed = PnlFeed(reporter)
+    reader = await feed.join()
+    events = reader.events()
+    assert b'"current_price":1.00' in await anext(events)
+    reader.tell(PnlUpdate(await reporter.report(), {"A": row("A", 2)}, frozenset()))
+    reporter.is_of_before = reporter.reports
+    told = asyncio.create_task(anext(events))
+    looking = Supervisor(lambda *_death: None)
+    with feed.reading(reader):
+        # The pace is kept by 50 ms between two events: by then it would have been told.
+        await asyncio.wait({told}, timeout=0.2)
+        assert not told.done()
+        looking.spawn("looking", feed.run)
+        await eventually(told.done)
+        body = decode((await told).split(b"data: ")[1])
+    assert body["positions"][0]["current_price"] == 3
+    assert body["calculation_id"] == "3"
+    await looking.stop()
+
+
+async def test_closing_frees_a_reader_that_waits_for_a_look():
+    reporter = Sleeper()
+    feed = PnlFeed(reporter)
+    reader = await feed.join()
+    events = reader.events()
+    await anext(events)
+    reader.tell(PnlUpdate(pnl(1), {}, frozenset()))
+    reporter.is_of_before = 1
+    told = asyncio.create_task(anext(events, None))
+    await asyncio.wait({told}, timeout=0.1)
+    feed.close()
+    await eventually(told.done)

@@ -54,6 +54,31 @@ def test_a_gap_is_told_of_messages_only():
     assert book.offer(quote(2, seq=9), is_live=False) is Verdict.ACCEPTED
 
 
+def test_a_new_connection_counts_from_one_and_may_have_a_gap_too():
+    book = PriceBook()
+    book.offer(quote(seq=7), is_live=True)
+    assert book.offer(quote(1, epoch="e2", seq=1), is_live=True) is Verdict.ACCEPTED
+    assert book.offer(quote(2, epoch="e3", seq=2), is_live=True) is Verdict.ACCEPTED_AFTER_GAP
+
+
+def test_another_programs_price_shows_no_gap():
+    book = PriceBook()
+    book.offer(quote(epoch=None, seq=None), is_live=True)
+    assert book.offer(quote(1, seq=9), is_live=True) is Verdict.ACCEPTED
+    assert book.offer(quote(2, epoch=None, seq=None), is_live=True) is Verdict.ACCEPTED
+
+
+def test_what_is_forgotten_is_not_vouched_for_when_it_comes_back():
+    book = heard(streaming("AAPL", "MSFT"))
+    book.offer(quote(), is_live=True)
+    book.offer(quote(symbol="MSFT"), is_live=True)
+    book.hear(streaming("MSFT"), at(10))
+    book.keep_only(["MSFT"])
+    assert (book.price("AAPL"), book.price("MSFT").seq) == (None, 1)
+    book.offer(quote(), is_live=False)
+    assert book.last_vouched_at("AAPL") is None
+
+
 def test_the_same_sequence_with_a_newer_time_refreshes():
     book = PriceBook()
     book.offer(quote(seq=5), is_live=True)
@@ -123,6 +148,7 @@ def test_silence():
     book.hear(streaming(), at(0))
     assert not book.is_silent(at(6))
     assert book.is_silent(at(6.1))
+    assert book.is_silent(at(-6.1)), "the clock was set back"
     assert book.forget_feed()
     assert book.feed is None
     assert book.last_feed is not None

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
-from apps.execution_gateway import price_subscriber
+from apps.execution_gateway import delivery, price_subscriber
+from apps.execution_gateway.delivery import Delivery
 from apps.execution_gateway.price_book import PriceBook
 from apps.execution_gateway.price_subscriber import PriceSubscriber
 from libs.market_data.prices import PriceWrite
@@ -20,6 +21,7 @@ from libs.redis_client.embedded import EmbeddedRedis
 from libs.redis_client.event_publisher import FEED_STATUS_CHANNEL
 from libs.redis_client.price_cache import PriceCache, encode_feed_status, encode_price_update
 from tests.support.gateway import price, streaming, utc_now
+from tests.support.slow_line import slow_line
 from tests.support.waiting import eventually
 
 
@@ -118,7 +120,7 @@ async def test_an_old_word_of_a_dead_feed_is_not_believed(redis_url: str, redis_
 
 async def test_silence_is_noticed(redis_url: str, cache: PriceCache, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(price_subscriber, "HEARTBEAT_SILENCE_S", 0.2)
-    monkeypatch.setattr("apps.execution_gateway.price_book.HEARTBEAT_SILENCE_S", 0.2)
+    monkeypatch.setattr("libs.market_data.freshness.HEARTBEAT_SILENCE_S", 0.2)
     async with listening(redis_url) as here:
         await eventually(lambda: here.subscriber.is_connected)
         await cache.write_feed_status(streaming("AAPL"))
@@ -180,7 +182,7 @@ async def test_a_server_gone_and_back():
 
 
 async def test_a_frozen_server_is_noticed_and_its_thaw_too(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(price_subscriber, "HEARTBEAT_SILENCE_S", 0.3)
+    monkeypatch.setattr(delivery, "LATE_AFTER", timedelta(seconds=0.7))
     monkeypatch.setattr(price_subscriber, "SUBSCRIBE_TIMEOUT_S", 0.3)
     with EmbeddedRedis() as server:
         async with listening(server.url) as here:
@@ -188,6 +190,7 @@ async def test_a_frozen_server_is_noticed_and_its_thaw_too(monkeypatch: pytest.M
             os.kill(server.pid, signal.SIGSTOP)
             try:
                 await eventually(lambda: not here.subscriber.is_connected, within_s=10)
+                assert here.subscriber.counters.late == 1
             finally:
                 os.kill(server.pid, signal.SIGCONT)
             await eventually(lambda: here.subscriber.is_connected, within_s=10)
@@ -213,8 +216,83 @@ async def test_what_piled_up_while_the_process_slept_is_not_believed(
         slept = timedelta(minutes=1)
         # As if sent while it slept: the newest message, and yet old.
         await redis_client.publish(FEED_STATUS_CHANNEL, encode_feed_status(streaming("AAPL", "MSFT")))
-        await eventually(lambda: it.subscriber.counters.sleeps == 1)
+        await eventually(lambda: it.subscriber.counters.late == 1)
         assert it.book.feed is None
         await eventually(lambda: it.watcher.connections == 2)
         await cache.write_feed_status(streaming("KO"))
         await eventually(lambda: it.book.feed is not None and it.book.feed.symbols == {"KO"})
+
+
+async def test_what_waited_on_the_way_is_not_taken_for_news(redis_server: EmbeddedRedis, cache: PriceCache) -> None:
+    async with slow_line("127.0.0.1", redis_server.port) as line, listening(f"redis://127.0.0.1:{line.port}/0") as it:
+        await eventually(lambda: it.subscriber.is_connected)
+        line.is_open = False
+        await cache.write_feed_status(streaming("AAPL"))
+        written_at = utc_now()
+        await cache.write(writes("AAPL", 150, 1))
+        await eventually(lambda: utc_now() - written_at > timedelta(seconds=1.5))
+        line.is_open = True
+        await eventually(lambda: it.book.price("AAPL") is not None)
+        assert it.book.feed is not None
+        assert it.book.heard_at <= written_at
+        assert it.subscriber.counters.late == 0, "nor is it a reason to begin anew"
+
+
+async def test_a_fresh_heartbeat_is_believed_to_the_second(redis_url: str, cache: PriceCache) -> None:
+    async with listening(redis_url) as it:
+        await eventually(lambda: it.subscriber.is_connected)
+
+        async def is_heard_at_once() -> bool:
+            written_at = utc_now()
+            await cache.write_feed_status(streaming("AAPL"))
+            await eventually(lambda: it.book.feed is not None)
+            assert it.book.heard_at > written_at - timedelta(seconds=1.2)
+            return it.book.heard_at > written_at - timedelta(seconds=0.6)
+
+        await eventually(is_heard_at_once)
+
+
+async def test_a_heartbeat_vouches_for_nothing_before_the_prices_have_been_read(
+    redis_url: str, redis_client: RedisClient, cache: PriceCache
+) -> None:
+    await cache.write(writes("AAPL", 150, 1))
+    await cache.write_feed_status(streaming("AAPL"))
+    async with listening(redis_url) as it:
+        await eventually(lambda: it.subscriber.is_connected)
+        heard_at = it.book.heard_at
+        await redis_client.execute("ACL", "SETUSER", "default", "-mget")
+        try:
+            await redis_client.execute("CLIENT", "KILL", "TYPE", "pubsub")
+            # What the subscriber misses: it holds 150 still.
+            await cache.write(writes("AAPL", 151, 2, publish=False))
+
+            async def has_tried_again() -> bool:
+                await cache.write_feed_status(streaming("AAPL", "MSFT"))
+                return it.subscriber.counters.reconnects >= 4
+
+            await eventually(has_tried_again)
+            assert "mget" in it.subscriber.last_error
+            assert (it.book.price("AAPL").mid, it.book.heard_at) == (150, heard_at)
+        finally:
+            await redis_client.execute("ACL", "SETUSER", "default", "+mget")
+        await eventually(lambda: it.subscriber.is_connected)
+        assert it.book.price("AAPL").mid == 151
+        assert it.book.heard_at > heard_at
+
+
+async def test_after_an_outage_nothing_is_held_that_was_not_read_again(
+    redis_url: str, redis_client: RedisClient, cache: PriceCache
+) -> None:
+    async with listening(redis_url) as it:
+        await eventually(lambda: it.subscriber.is_connected)
+        await cache.write([*writes("AAPL", 150, 1), *writes("KO", 60, 1)])
+        await eventually(lambda: len(it.book) == 2)
+        await redis_client.execute("CLIENT", "KILL", "TYPE", "pubsub")
+        await eventually(lambda: it.watcher.connections == 2)
+        assert (it.book.price("AAPL").mid, it.book.price("KO")) == (150, None)
+
+
+async def test_a_library_that_dials_again_by_itself_is_found_out(redis_url: str) -> None:
+    async with listening(redis_url) as it:
+        with pytest.raises(ConnectionError):
+            it.subscriber._take({"type": "psubscribe", "channel": b"price.updated.*", "data": 1}, Delivery(utc_now()))

@@ -142,6 +142,43 @@ async def test_a_delayed_feed_is_never_called_real_time(running_gateway: Running
     assert (await the_row(running_gateway))["price_source"] == "delayed"
 
 
+async def test_a_halted_symbol_keeps_its_last_quote_for_as_long_as_it_takes(
+    tmp_path: Path, redis_client: RedisClient, redis_url: str
+):
+    settings = settings_in(tmp_path, redis_url, price_ttl_seconds=1, stale_after_seconds=0.2)
+    cache = PriceCache(redis_client, 300)
+    async with serving(settings) as gateway:
+        await gateway.fill("AAPL", 100, "150.00")
+        two_hours_ago = utc_now() - timedelta(hours=2)
+        await cache.write([PriceWrite(price(timestamp=two_hours_ago, received_at=two_hours_ago), publish=True)])
+        await cache.write_feed_status(streaming("AAPL", halted=frozenset({"AAPL"})))
+        await eventually(lambda: _source(gateway, "halted"))
+        body = await gateway.get(REALTIME)
+        assert (body["complete"], body["total_unrealized"]) == (True, Decimal("200.00"))
+        assert body["positions"][0]["price_age_seconds"] >= 7200
+        health = await gateway.get("/health")
+        assert (health["status"], health["positions"]["halted"]) == ("healthy", ["AAPL"])
+        assert 'markstream_gateway_positions{price_source="halted"} 1.0' in (await gateway.client.get("/metrics")).text
+
+        # The link is lost: from here on it is as stale as any other, and for as long.
+        await cache.write_feed_status(streaming("AAPL", state=LinkState.BACKING_OFF, connected=False))
+        for source in ("stale", "unavailable"):
+            await eventually(lambda wanted=source: _source(gateway, wanted))
+
+
+async def test_what_is_doubted_is_not_live_however_young(running_gateway: RunningGateway, redis_client: RedisClient):
+    cache = PriceCache(redis_client, 300)
+    await running_gateway.fill("AAPL", 100, "150.00")
+    await cache.write([PriceWrite(price(), publish=True)])
+    await cache.write_feed_status(streaming("AAPL", doubted=frozenset({"AAPL"})))
+    await eventually(lambda: _source(running_gateway, "stale"))
+    await eventually(lambda: _health_has(running_gateway, "prices_doubted"))
+    assert (await running_gateway.get("/health"))["positions"]["doubted"] == ["AAPL"]
+    await cache.write_feed_status(streaming("AAPL"))
+    await eventually(lambda: _source(running_gateway, "real-time"))
+    assert (await running_gateway.get("/health"))["status"] == "healthy"
+
+
 async def test_shorts_and_what_is_closed_add_up(running_gateway: RunningGateway, redis_client: RedisClient):
     now = utc_now()
     await running_gateway.fill("TSLA", 10, "200.00", side="sell", fee="1.50")

@@ -109,6 +109,27 @@ async def test_the_newest_values_are_written_when_redis_returns() -> None:
             await eventually(lambda: bench.writer.fault is None and bench.announcer.fault is None)
 
 
+async def test_no_heartbeat_vouches_before_the_newest_prices_are_there() -> None:
+    with EmbeddedRedis() as server:
+        async with running(make_bench(server.url)) as bench:
+            bench.writer.take_quote(make_quote("AAPL"))
+            await eventually(lambda: bench.writer.written == 1 and bench.announcer.has_reached_redis)
+            server.kill()
+            bench.writer.take_quote(make_quote("AAPL", bid=400.0, ask=401.0, at_s=1))
+            await eventually(lambda: bench.writer.is_behind)
+            server.start()
+
+            async def status_and_price() -> object:
+                # In one command, so that nothing happens between the two.
+                status, price = await bench.client.mget(["feed:status", "price:AAPL"])
+                assert status is not None
+                return price or "no price yet"
+
+            price = await eventually(status_and_price, within_s=4, every_s=0.002)
+            assert price != "no price yet"
+            await eventually(lambda: not bench.writer.is_behind)
+
+
 async def _both(bench: Bench) -> dict:
     prices = await bench.cache.read(["AAPL", "MSFT"])
     return prices if len(prices) == 2 else {}
@@ -264,8 +285,8 @@ async def test_who_steps_down_keeps_neither_prices_nor_faults(redis_url: str) ->
     led = make_led(redis_url)
     bench = led.bench
     bench.writer.take_quote(make_quote("AAPL"))
-    await bench.writer.write_batch()
     await bench.announcer.announce()
+    await bench.writer.write_batch()
     assert bench.writer.fault is not None
     assert bench.announcer.fault is not None
     bench.writer.start_afresh()

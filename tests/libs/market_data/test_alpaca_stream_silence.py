@@ -70,7 +70,7 @@ async def test_a_mute_connection_is_made_again_and_doubted_until_it_speaks() -> 
         await eventually(lambda: stream.record("AAPL").streamed > 20)
         assert stream.doubted == frozenset()
         simulator.faults = Faults(mute=True)
-        await eventually(lambda: stream.watch.mute_connections, within_s=5)
+        await eventually(lambda: stream.watch.mute_connections and stream.link.last_fault, within_s=5)
         assert stream.link.last_fault is not None
         assert "mute" in stream.link.last_fault.message
         assert stream.doubted == {"AAPL", "MSFT"}

@@ -136,6 +136,7 @@ def test_a_mark_is_whole_whatever_the_circumstances(
         (replace(FEED, doubted=frozenset({"AAPL"})), price(), 0, False),
         (replace(FEED, halted=frozenset({"AAPL"})), price(), 0, False),
         (FEED, price(), 6.001, False),
+        (FEED, price(), -6.001, False),  # our clock was set back since
         (None, price(), 0, False),
         (FEED, price(), None, False),
         (FEED, price(epoch=None), 0, False),

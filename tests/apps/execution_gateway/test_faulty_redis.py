@@ -1,0 +1,219 @@
+"""Whatever Redis does, the P&L answers in time: from memory with honest ages, then down the ladder, then live again."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libs.market_data.prices import PriceWrite
+from libs.redis_client.client import RedisClient
+from libs.redis_client.embedded import EmbeddedRedis
+from libs.redis_client.price_cache import PriceCache
+from tests.support.gateway import RunningGateway, price, serving, settings_in, streaming
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.faults
+
+REALTIME = "/api/v1/positions/pnl/realtime"
+DEADLINE_S = 0.25 + 0.15
+"""250 ms is the promise; the rest is for a busy machine running tests side by side."""
+
+
+class FaultyLine:
+    """A line to a Redis server that passes everything on, until `fault` is set: then new and old connections have it.
+
+    `answer`: the line itself answers whatever is sent. `delay_s`: it takes its time with each chunk. `drip`: answers
+    come byte by byte. `swallow`: nothing arrives. `refuse`: connections are cut.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._there = port
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.fault = ""
+        self.answer = b""
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def break_by(self, fault: str, answer: bytes = b"") -> None:
+        self.fault, self.answer = fault, answer
+        if fault == "refuse":
+            for writer in self._writers:
+                writer.close()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.fault == "refuse":
+            writer.close()
+            return
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._there)
+        self._writers |= {writer, there_writer}
+        for carry in (self._to_server(reader, there_writer, writer), self._to_client(there_reader, writer)):
+            task = asyncio.create_task(carry)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _to_server(
+        self, reader: asyncio.StreamReader, there: asyncio.StreamWriter, back: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(ConnectionError):
+            while chunk := await reader.read(1 << 16):
+                if self.fault == "answer":
+                    back.write(self.answer)
+                elif self.fault != "swallow":
+                    await self._take_time()
+                    there.write(chunk)
+        there.close()
+
+    async def _to_client(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while chunk := await there.read(1 << 16):
+                if self.fault == "swallow":
+                    continue
+                await self._take_time()
+                pieces = (chunk[i : i + 1] for i in range(len(chunk))) if self.fault == "drip" else (chunk,)
+                for piece in pieces:
+                    writer.write(piece)
+                    await writer.drain()
+                    if self.fault == "drip":
+                        await asyncio.sleep(0.01)
+        writer.close()
+
+    async def _take_time(self) -> None:
+        if self.fault == "delay":
+            await asyncio.sleep(0.2)
+
+
+@contextlib.asynccontextmanager
+async def faulty_line(port: int) -> AsyncIterator[FaultyLine]:
+    line = FaultyLine(port)
+    await line.start()
+    try:
+        yield line
+    finally:
+        await line.stop()
+
+
+ANSWERS = {
+    "loading": b"-LOADING Redis is loading the dataset in memory\r\n",
+    "no_password": b"-NOAUTH Authentication required.\r\n",
+    "wrong_password": b"-WRONGPASS invalid username-password pair or user is disabled.\r\n",
+    "no_permission": b"-NOPERM this user has no permissions to run the 'mget' command\r\n",
+    "out_of_memory": b"-OOM command not allowed when used memory > 'maxmemory'.\r\n",
+    "read_only": b"-READONLY You can't write against a read only replica.\r\n",
+    "busy": b"-BUSY Redis is busy running a script.\r\n",
+    "no_redis_at_all": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "nonsense": b"*-7\r\n$garbage\r\n",
+}
+FAULTS = ["refuse", "swallow", "delay", "drip", *ANSWERS]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_the_answer_is_in_time_and_honest(
+    fault: str, tmp_path: Path, redis_server: EmbeddedRedis, redis_client: RedisClient
+) -> None:
+    cache = PriceCache(redis_client, 300)
+    async with faulty_line(redis_server.port) as line:
+        settings = settings_in(
+            tmp_path, f"redis://127.0.0.1:{line.port}/0", stale_after_seconds=0.5, price_ttl_seconds=2
+        )
+        async with serving(settings) as gateway:
+            await gateway.fill("AAPL", 100, "150.00")
+            await eventually(lambda: gateway.gateway.subscriber.is_connected)
+            await cache.write([PriceWrite(price(), publish=True)])
+            await eventually(lambda: gateway.gateway.prices.price("AAPL") is not None)
+
+            line.break_by("answer" if fault in ANSWERS else fault, ANSWERS.get(fault, b""))
+            for source in ("real-time", "stale", "unavailable"):
+                await until_source(gateway, source)
+            # A server that is slow is away only for those who cannot wait.
+            if fault != "delay":
+                await eventually(lambda: has_reason(gateway, "redis_away"), within_s=8)
+            await gateway.fill("MSFT", 1, "400.00")
+            assert [row["price_source"] for row in await rows(gateway)] == ["unavailable", "unavailable"]
+
+            line.break_by("")
+            began_s = time.monotonic()
+            await eventually(lambda: gateway.gateway.subscriber.is_connected, within_s=8)
+            await cache.write([PriceWrite(price(mid=153, seq=2), publish=True)])
+            await cache.write_feed_status(streaming("AAPL", "MSFT"))
+            await until_source(gateway, "real-time")
+            assert time.monotonic() - began_s < 8
+
+
+async def test_a_price_is_vouched_for_6_s_at_most_when_redis_is_gone(
+    tmp_path: Path, redis_server: EmbeddedRedis, redis_client: RedisClient
+) -> None:
+    cache = PriceCache(redis_client, 300)
+    async with faulty_line(redis_server.port) as line:
+        settings = settings_in(tmp_path, f"redis://127.0.0.1:{line.port}/0", stale_after_seconds=0.1)
+        async with serving(settings) as gateway:
+            await gateway.fill("AAPL", 100, "150.00")
+            await eventually(lambda: gateway.gateway.subscriber.is_connected)
+            await cache.write([PriceWrite(price(), publish=True)])
+            await cache.write_feed_status(streaming("AAPL"))
+            said_s = time.monotonic()
+            await eventually(lambda: gateway.gateway.prices.feed is not None)
+            line.break_by("swallow")
+            await eventually(lambda: time.monotonic() - said_s > 1)
+            assert (await rows(gateway))[0]["price_source"] == "real-time", "the last heartbeat counts on for a while"
+            await until_source(gateway, "stale", within_s=8)
+            assert time.monotonic() - said_s < 6 + DEADLINE_S
+            assert (await gateway.get(REALTIME))["feed"]["state"] == "unknown"
+
+
+async def rows(gateway: RunningGateway) -> Any:
+    began_s = time.monotonic()
+    found = (await gateway.get(REALTIME))["positions"]
+    assert time.monotonic() - began_s < DEADLINE_S
+    return found
+
+
+async def until_source(gateway: RunningGateway, wanted: str, within_s: float = 5.0) -> None:
+    """Wait for the first row's source, while every answer is in time and says what is so."""
+
+    async def is_so() -> bool:
+        row = (await rows(gateway))[0]
+        if row["price_source"] == "stale":
+            assert (row["current_price"], row["price_age_seconds"] >= Decimal("0.1")) == (152, True)
+        if row["price_source"] == "unavailable":
+            assert row["current_price"] is None
+        return bool(row["price_source"] == wanted)
+
+    await eventually(_never_late(is_so), within_s)
+
+
+async def has_reason(gateway: RunningGateway, code: str) -> bool:
+    return code in [reason["code"] for reason in (await gateway.get("/health"))["reasons"]]
+
+
+def _never_late(condition: Callable[[], Any]) -> Callable[[], Any]:
+    """Have a failed assertion of `condition` end the test: `eventually` would take it for "not yet"."""
+
+    async def checked() -> Any:
+        try:
+            return await condition()
+        except AssertionError as error:
+            raise RuntimeError(f"an answer was late, or a lie: {error}") from error
+
+    return checked
