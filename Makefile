@@ -14,7 +14,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-faults test-deep soak bench lint types imports check status \
-	start-market-data start-execution-gateway start-simulator fetch-bars lock clean
+	start-market-data start-execution-gateway start-simulator fetch-bars import-fills export-fills lock clean
 
 help: ## List these targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 26
@@ -40,6 +40,12 @@ start-simulator: $(LAPTOP) ## Start the Alpaca simulator (port 8765)
 
 fetch-bars: $(RUNTIME) ## Fetch the daily bars that closing prices come from
 	@$(RUN) scripts.fetch_daily_bars $(ARGS)
+
+import-fills: $(RUNTIME) ## Import fills from a CSV file, all or none (ARGS="fills.csv --dry-run" only checks)
+	@$(RUN) scripts.import_fills $(ARGS)
+
+export-fills: $(RUNTIME) ## Write the fills as CSV that can be imported again (ARGS="fills.csv")
+	@$(RUN) scripts.export_fills $(ARGS)
 
 test: $(TEST) ## Run the fast tests, with coverage
 	@echo "Testing against real parts: Redis, sockets, browserless HTTP, files (about 2 minutes)"

@@ -18,10 +18,13 @@ PURE = (
     "libs/market_data/symbols.py",
     "libs/market_data/wakefulness.py",
     "apps/execution_gateway/delivery.py",
+    "apps/execution_gateway/fill_batch.py",
+    "apps/execution_gateway/fill_input.py",
     "apps/execution_gateway/price_book.py",
     "apps/alpaca_simulator/fault_switches.py",
     "apps/alpaca_simulator/protocol.py",
     "apps/alpaca_simulator/sent_record.py",
+    "scripts/fills_csv.py",
 )
 
 if __name__ == "__main__":

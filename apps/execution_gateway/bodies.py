@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from apps.execution_gateway.fill_batch import Comparison, Conflict
+from apps.execution_gateway.fill_input import FillList
 from apps.execution_gateway.ledger import FillPage, RecordedFill
 from apps.execution_gateway.pnl_report import MarketView, RealtimePnl
 from libs.market_data.freshness import PriceSource
@@ -58,6 +60,28 @@ class FillAnswer(msgspec.Struct, frozen=True):
     price: Decimal
     fee: Decimal
     filled_at: str
+
+
+class ImportAnswer(msgspec.Struct, frozen=True):
+    """What became of a list of fills: `imported`, or only `checked`; how many are new, and how many stood already."""
+
+    status: str
+    created: int
+    repeated: int
+
+
+class RefusedFillRow(msgspec.Struct, frozen=True):
+    """Why a list of fills was refused, fault by fault.
+
+    `index` is the fill's place in the list, from 0; `field` is null when the fault is the fill's as a whole;
+    `other_index` is the place of an earlier fill that took the same id, null when there is none.
+    """
+
+    index: int
+    fill_id: str | None
+    field: str | None
+    detail: str
+    other_index: int | None = None
 
 
 class PnlRow(msgspec.Struct, frozen=True):
@@ -146,6 +170,22 @@ def fill_body(status: str, fill: Fill) -> bytes:
     )
 
 
+def import_body(status: str, compared: Comparison) -> bytes:
+    """Return the answer to a list of fills: `{"status":"imported","created":2,"repeated":0}`."""
+    return encode(ImportAnswer(status, len(compared.new), compared.repeated))
+
+
+def refused_fills(posted: FillList, conflicts: Iterable[Conflict]) -> list[RefusedFillRow]:
+    """Return every fault of a list of fills, in the order of the list."""
+    rows = [
+        RefusedFillRow(malformed.place, malformed.fill_id, fault.field or None, fault.message)
+        for malformed in posted.malformed
+        for fault in malformed.faults
+    ]
+    rows += [_conflict_row(posted, conflict) for conflict in conflicts]
+    return sorted(rows, key=lambda row: row.index)
+
+
 def recorded_fill_body(recorded: RecordedFill) -> bytes:
     """Return one fill of the ledger."""
     return encode(_fill_row(recorded))
@@ -164,6 +204,20 @@ def market_body(market: MarketView) -> dict[str, str | None]:
 def iso(time: datetime | None) -> str | None:
     """Return an aware UTC time as text, `2025-10-19T14:30:15.123456+00:00`; None stays None."""
     return None if time is None else utc_text(time)
+
+
+def _conflict_row(posted: FillList, conflict: Conflict) -> RefusedFillRow:
+    fill_id, differing = conflict.stands.fill_id, ", ".join(conflict.fields)
+    if conflict.earlier_place is None:
+        other = None
+        detail = (
+            f"{fill_id!r} is recorded already with another {differing}: leave this fill out, "
+            "or give it a new fill_id (and void the recorded one if that is wrong)"
+        )
+    else:
+        other = posted.places[conflict.earlier_place]
+        detail = f"{fill_id!r} stands earlier in the list with another {differing}: give each fill a fill_id of its own"
+    return RefusedFillRow(posted.places[conflict.place], fill_id, "fill_id", detail, other)
 
 
 def _fill_row(recorded: RecordedFill) -> FillRow:

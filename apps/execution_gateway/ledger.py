@@ -8,7 +8,7 @@ import base64
 import binascii
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -17,7 +17,8 @@ from sqlalchemy import ColumnElement, Row, Select, and_, or_, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from apps.execution_gateway.database import DatabaseUnavailableError, database_call
+from apps.execution_gateway.database import CALL_TIMEOUT_S, DatabaseUnavailableError, database_call
+from apps.execution_gateway.fill_batch import Comparison, compare_fills
 from apps.execution_gateway.tables import FILL_VOIDS, FILLS
 from libs.portfolio.book import Arrival, Book, Revision, Voiding, advance
 from libs.portfolio.fills import Fill, Side
@@ -76,6 +77,10 @@ class FillPage:
 
 WRITE_TURN_S: Final = 10.0
 """How long a fill waits for those before it."""
+ROWS_AT_ONCE: Final = 500
+"""How many rows of a list one statement asks for or writes: between two the event loop serves others."""
+SECONDS_PER_FILL: Final = 0.003
+"""What each fill of a list adds to the time that its recording may take: many times what it needs."""
 
 
 def _now() -> datetime:
@@ -100,31 +105,33 @@ class Ledger:
 
         Raises FillConflictError when the id is taken by other content.
         """
-        row = {
-            "account": self._account,
-            "fill_id": fill.fill_id,
-            "symbol": fill.symbol,
-            "side": fill.side.value,
-            "qty": fill.qty,
-            "price": fill.price,
-            "fee": fill.fee,
-            "filled_at": fill.filled_at,
-            "recorded_at": self._now(),
-        }
+        compared = await self.record_fills([fill])
+        for conflict in compared.conflicts:
+            raise FillConflictError(conflict.stands, conflict.fields)
+        return Recorded.CREATED if compared.new else Recorded.REPEATED
+
+    async def record_fills(self, fills: Sequence[Fill]) -> Comparison:
+        """Record, in one transaction, all fills that are new; with any conflict, none. Return what was found.
+
+        They arrive in the order of the list.
+        """
+        timeout_s = _time_for(fills)
         try:
-            async with self._writing() as connection:
-                await connection.execute(FILLS.insert().values(row))
+            async with self._writing(timeout_s) as connection:
+                compared = compare_fills(fills, await self._recorded_among(connection, fills))
+                if not compared.conflicts:
+                    rows = [self._row(fill) for fill in compared.new]
+                    for start in range(0, len(rows), ROWS_AT_ONCE):
+                        await connection.execute(FILLS.insert(), rows[start : start + ROWS_AT_ONCE])
         except IntegrityError as error:
-            recorded = await self._find(fill.fill_id)
-            if recorded is None:
-                raise DatabaseUnavailableError("the ledger's database refused a valid fill") from error
-            differing = [
-                one.name for one in fields(Fill) if getattr(fill, one.name) != getattr(recorded.fill, one.name)
-            ]
-            if differing:
-                raise FillConflictError(recorded.fill, differing) from None
-            return Recorded.REPEATED
-        return Recorded.CREATED
+            # Nobody writes between our look and our writing: it cannot be a repeated id.
+            raise DatabaseUnavailableError("the ledger's database refused a valid fill") from error
+        return compared
+
+    async def compare_fills(self, fills: Sequence[Fill]) -> Comparison:
+        """Return what `record_fills` would find now. Changes nothing."""
+        async with self._reading(_time_for(fills)) as connection:
+            return compare_fills(fills, await self._recorded_among(connection, fills))
 
     async def void_fill(self, fill_id: str, reason: str) -> RecordedFill:
         """Let a fill count no longer and return it; voiding twice keeps the first reason.
@@ -180,19 +187,22 @@ class Ledger:
             # Another call has folded more meanwhile: look again rather than go back.
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[AsyncConnection]:
-        async with database_call(), self._engine.connect() as connection:
+    async def _reading(self, timeout_s: float = CALL_TIMEOUT_S) -> AsyncIterator[AsyncConnection]:
+        async with database_call(timeout_s), self._engine.connect() as connection:
             yield connection
 
     @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[AsyncConnection]:
+    async def _writing(self, timeout_s: float = CALL_TIMEOUT_S) -> AsyncIterator[AsyncConnection]:
         # SQLite knows one writer at a time and no queue: our own must not take each other for a locked database.
         await self._wait_for_turn()
         try:
-            async with database_call(), self._engine.begin() as connection:
+            async with database_call(timeout_s), self._engine.begin() as connection:
                 if connection.dialect.name == "postgresql":
                     # Sequence numbers must become visible in order, or a reader that saw 7 would never look for 6.
                     await connection.execute(text("LOCK TABLE fills, fill_voids IN SHARE ROW EXCLUSIVE MODE"))
+                else:
+                    # Python's driver would begin only at the first writing, after what we have looked at.
+                    await connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
         finally:
             self._write_turn.release()
@@ -208,6 +218,29 @@ class Ledger:
         async with self._reading() as connection:
             row = (await connection.execute(self._recorded_fills().where(FILLS.c.fill_id == fill_id))).first()
             return None if row is None else _recorded_fill(row)
+
+    async def _recorded_among(self, connection: AsyncConnection, fills: Sequence[Fill]) -> dict[str, Fill]:
+        """Return what is recorded under the ids of `fills`, voided ones included."""
+        ids = list({fill.fill_id for fill in fills})
+        query = select(FILLS).where(FILLS.c.account == self._account)
+        found: dict[str, Fill] = {}
+        for start in range(0, len(ids), ROWS_AT_ONCE):
+            rows = await connection.execute(query.where(FILLS.c.fill_id.in_(ids[start : start + ROWS_AT_ONCE])))
+            found |= {row.fill_id: _fill(row) for row in rows}
+        return found
+
+    def _row(self, fill: Fill) -> dict[str, Any]:
+        return {
+            "account": self._account,
+            "fill_id": fill.fill_id,
+            "symbol": fill.symbol,
+            "side": fill.side.value,
+            "qty": fill.qty,
+            "price": fill.price,
+            "fee": fill.fee,
+            "filled_at": fill.filled_at,
+            "recorded_at": self._now(),
+        }
 
     async def _revision(self, connection: AsyncConnection) -> Revision:
         newest = [
@@ -247,6 +280,10 @@ class Ledger:
 
 
 _IS_VOID_OF: Final = and_(FILL_VOIDS.c.account == FILLS.c.account, FILL_VOIDS.c.fill_id == FILLS.c.fill_id)
+
+
+def _time_for(fills: Sequence[Fill]) -> float:
+    return CALL_TIMEOUT_S + len(fills) * SECONDS_PER_FILL
 
 
 def _fill(row: Row[Any]) -> Fill:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from apps.execution_gateway.announcements import PositionAnnouncer
+from apps.execution_gateway.body_limits import BodyLimits
 from apps.execution_gateway.database import DatabaseError, DatabaseUnavailableError, create_engine, migrate
 from apps.execution_gateway.health_report import GatewayState
 from apps.execution_gateway.ledger import Ledger
@@ -33,7 +34,6 @@ from libs.redis_client.client import RedisClient
 from libs.redis_client.event_publisher import EventPublisher
 from libs.redis_client.price_cache import PriceCache
 from libs.service.auth import BearerAuthMiddleware
-from libs.service.limits import BodyLimitMiddleware
 from libs.service.logging import configure_logging
 from libs.service.metrics import service_registry
 from libs.service.problems import install_problem_handlers
@@ -65,10 +65,10 @@ class Gateway:
     registry: CollectorRegistry
     now: Now
 
-    def positions_changed(self, symbol: str) -> None:
-        """Tell everybody that the position in `symbol` has changed. Returns at once."""
+    def positions_changed(self, symbols: Iterable[str]) -> None:
+        """Tell everybody that the positions in `symbols` have changed. Returns at once."""
         self.reporter.forget_book()
-        self.announcer.announce([symbol])
+        self.announcer.announce(symbols)
         self.feed.positions_changed()
 
     async def look(self) -> GatewayState:
@@ -192,7 +192,7 @@ def create_app(
     app.include_router(positions_routes(gateway.ledger, gateway.reporter, gateway.feed, pnl_seconds(gateway.registry)))
     app.include_router(health_routes(gateway.look, VERSION))
     app.include_router(metrics_routes(gateway.registry, meters, gateway.reporter))
-    app.add_middleware(BodyLimitMiddleware)
+    app.add_middleware(BodyLimits)
     app.add_middleware(BearerAuthMiddleware, token=settings.api_token)  # the outermost: strangers send no bodies
     return app
 

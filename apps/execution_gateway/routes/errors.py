@@ -40,7 +40,9 @@ def malformed_cursor(error: MalformedCursorError) -> Problem:
 
 def fill_conflict(error: FillConflictError) -> Problem:
     """Return a 409 that names what differs: the first recording stands."""
-    return standard_problem(409, f"{error}; use a new fill_id, or void the recorded fill first", fields=error.fields)
+    return standard_problem(
+        409, f"{error}; to correct it, void it and record the right one under a new fill_id", fields=error.fields
+    )
 
 
 def fill_not_found(error: FillNotFoundError) -> Problem:

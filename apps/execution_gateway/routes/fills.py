@@ -1,17 +1,37 @@
-"""The ledger over HTTP: record a fill, void one, list them."""
+"""The ledger over HTTP: record a fill or a whole list, void one, list them."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final
 
 import structlog
 from fastapi import APIRouter, Request, Response
 
-from apps.execution_gateway.bodies import fill_body, fills_body, recorded_fill_body
-from apps.execution_gateway.fill_input import parse_fill, parse_query, parse_void
+from apps.execution_gateway.bodies import (
+    RefusedFillRow,
+    fill_body,
+    fills_body,
+    import_body,
+    recorded_fill_body,
+    refused_fills,
+)
+from apps.execution_gateway.fill_batch import Comparison
+from apps.execution_gateway.fill_input import (
+    MAX_FILLS_AT_ONCE,
+    FieldFault,
+    InvalidInputError,
+    parse_fill,
+    parse_fills,
+    parse_query,
+    parse_void,
+)
 from apps.execution_gateway.ledger import Ledger, Recorded
+from libs.service.problems import Problem, standard_problem
 
 JSON: Final = "application/json"
+
+OnChange = Callable[[Iterable[str]], None]
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +50,12 @@ _FILL_SCHEMA: Final = {
         "filled_at": {"type": "string", "format": "date-time"},
     },
 }
+_IMPORT_SCHEMA: Final = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["fills"],
+    "properties": {"fills": {"type": "array", "maxItems": MAX_FILLS_AT_ONCE, "items": _FILL_SCHEMA}},
+}
 _VOID_SCHEMA: Final = {
     "type": "object",
     "additionalProperties": False,
@@ -38,8 +64,8 @@ _VOID_SCHEMA: Final = {
 }
 
 
-def fills_routes(ledger: Ledger, on_change: Callable[[str], None], now: Callable[[], datetime]) -> APIRouter:
-    """Return the routes. `on_change(symbol)` is called after a position has changed for good; it must not block."""
+def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime]) -> APIRouter:
+    """Return the routes. `on_change(symbols)` is called after positions have changed for good; it must not block."""
     router = APIRouter(prefix="/api/v1/fills", tags=["fills"])
 
     # The bodies are parsed by hand, from the bytes: pydantic would coerce, and numbers would pass through floats.
@@ -50,9 +76,34 @@ def fills_routes(ledger: Ledger, on_change: Callable[[str], None], now: Callable
         recorded = await ledger.record_fill(fill)
         if recorded is Recorded.CREATED:
             log.info("fill_recorded", fill_id=fill.fill_id, symbol=fill.symbol, side=fill.side, qty=str(fill.qty))
-            on_change(fill.symbol)
+            on_change([fill.symbol])
         status = 201 if recorded is Recorded.CREATED else 200
         return Response(fill_body(recorded, fill), status, media_type=JSON)
+
+    @router.post("/import", openapi_extra=_body(_IMPORT_SCHEMA))
+    async def import_fills(request: Request, dry_run: bool = False) -> Response:
+        """Record all fills of a list, or none: one that is malformed (422) or in conflict (409) refuses them all.
+
+        Every fault of the list is told at once. With `dry_run=true` nothing is recorded.
+        """
+        _refuse_unknown_parameters(request)
+        body = await request.body()
+        # In a thread: ten thousand fills take a good part of a second, and others are being served.
+        posted = await asyncio.to_thread(parse_fills, body, now())
+        is_check = dry_run or bool(posted.malformed)
+        compared = await (ledger.compare_fills(posted.fills) if is_check else ledger.record_fills(posted.fills))
+        refused = refused_fills(posted, compared.conflicts)
+        if refused:
+            raise _all_refused(422 if posted.malformed else 409, refused)
+        if not is_check:
+            _tell_of_import(compared)
+        return Response(import_body("checked" if is_check else "imported", compared), media_type=JSON)
+
+    def _tell_of_import(compared: Comparison) -> None:
+        symbols = {fill.symbol for fill in compared.new}
+        log.info("fills_imported", created=len(compared.new), repeated=compared.repeated, symbols=len(symbols))
+        if symbols:
+            on_change(symbols)
 
     # An id may hold slashes: `path` lets them through.
     @router.post("/{fill_id:path}/void", openapi_extra=_body(_VOID_SCHEMA))
@@ -60,7 +111,7 @@ def fills_routes(ledger: Ledger, on_change: Callable[[str], None], now: Callable
         """Let a mistyped fill count no longer. It stays listed; voiding twice keeps the first reason."""
         voided = await ledger.void_fill(fill_id, parse_void(await request.body()))
         log.info("fill_voided", fill_id=fill_id, symbol=voided.fill.symbol, reason=voided.void_reason)
-        on_change(voided.fill.symbol)
+        on_change([voided.fill.symbol])
         return Response(recorded_fill_body(voided), media_type=JSON)
 
     @router.get("")
@@ -71,6 +122,19 @@ def fills_routes(ledger: Ledger, on_change: Callable[[str], None], now: Callable
         return Response(fills_body(page), media_type=JSON)
 
     return router
+
+
+def _refuse_unknown_parameters(request: Request) -> None:
+    """Answer 422 to any but `dry_run`: one asked for in other words must not become an import."""
+    for name in request.query_params:
+        if name != "dry_run":
+            raise InvalidInputError(FieldFault(name[:40], "unknown parameter: only dry_run is known"))
+
+
+def _all_refused(status: int, refused: list[RefusedFillRow]) -> Problem:
+    fills = len({row.index for row in refused})
+    detail = f"no fill was recorded: {fills} of the list cannot be; `errors` tells why, `index` counts from 0"
+    return standard_problem(status, detail, errors=refused)
 
 
 def _body(schema: dict[str, object]) -> dict[str, object]:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.execution_gateway.fill_input import InvalidInputError, parse_fill, parse_query, parse_void
+from apps.execution_gateway.fill_input import (
+    MAX_FILLS_AT_ONCE,
+    InvalidInputError,
+    parse_fill,
+    parse_fills,
+    parse_query,
+    parse_void,
+)
 from libs.portfolio.fills import Side
 
 NOW = datetime(2025, 10, 20, 16, 0, tzinfo=UTC)
@@ -143,6 +150,56 @@ def test_an_unknown_field_is_named():
 def test_any_bytes_are_a_fill_or_a_named_fault(data: bytes):
     with pytest.raises(InvalidInputError):
         parse_fill(data, NOW)
+
+
+def listed(*fills: bytes) -> bytes:
+    return b'{"fills":[' + b",".join(fills) + b"]}"
+
+
+def test_a_list_of_fills():
+    posted = parse_fills(listed(SAMPLE, raw("qty", "0.100000001")), NOW)
+    assert posted.fills == (parse_fill(SAMPLE, NOW), parse_fill(raw("qty", "0.100000001"), NOW))
+    assert (posted.places, posted.malformed) == ((0, 1), ())
+    assert parse_fills(b'{"fills":[]}', NOW).fills == ()
+
+
+def test_one_malformed_fill_costs_no_other():
+    posted = parse_fills(listed(body(qty=-1, side="up"), SAMPLE, b"7", b"{}", body(fill_id=" x"), SAMPLE), NOW)
+    assert (len(posted.fills), posted.places) == (2, (1, 5))
+    told = [(one.place, one.fill_id, {fault.field for fault in one.faults}) for one in posted.malformed]
+    assert told == [
+        (0, "f-1", {"qty", "side"}),
+        (2, None, {""}),
+        (3, None, {"fill_id", "symbol", "side", "qty", "price", "filled_at"}),
+        (4, None, {"fill_id"}),
+    ]
+    assert "the fill is no JSON object" in posted.malformed[1].faults[0].message
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{}", b'{"fills":{}}', b'{"fills":null}', b'{"fills":"[]"}', b'{"fills":[],"more":1}',
+             b'{"fills":[1', b"\xff", b'{"fills":' + b"[" * 9999]
+)  # fmt: skip
+def test_what_is_no_list_of_fills(data: bytes):
+    with pytest.raises(InvalidInputError):
+        parse_fills(data, NOW)
+
+
+def test_a_list_that_is_too_long():
+    with pytest.raises(InvalidInputError, match="at most 10,000, got 10,001"):
+        parse_fills(listed(*[b"0"] * (MAX_FILLS_AT_ONCE + 1)), NOW)
+    assert len(parse_fills(listed(*[b"0"] * MAX_FILLS_AT_ONCE), NOW).malformed) == MAX_FILLS_AT_ONCE
+
+
+@given(st.lists(st.sampled_from([SAMPLE, body(qty=0), b"[]", b'"\\ud800"']) | st.binary(max_size=30)))
+def test_any_list_is_refused_or_every_fill_told(items: list[bytes]):
+    try:
+        posted = parse_fills(listed(*items), NOW)
+    except InvalidInputError:
+        return
+    told = sorted([*posted.places, *(one.place for one in posted.malformed)])
+    assert told == list(range(len(told)))
+    assert all(one.faults for one in posted.malformed)
 
 
 def test_a_reason():

@@ -1,5 +1,6 @@
 import msgspec
 import pytest
+from redis.asyncio.client import PubSub
 
 from libs.redis_client.client import RedisClient
 from tests.support.gateway import RunningGateway, decode, utc_now
@@ -88,9 +89,88 @@ async def test_a_huge_body(running_gateway: RunningGateway):
     assert (await running_gateway.client.post(FILLS, content=b"x" * 70_000)).status_code == 413
 
 
+async def post_list(gateway: RunningGateway, fills: object, query: str = "") -> tuple[int, dict]:
+    response = await gateway.client.post(f"{FILLS}/import{query}", content=msgspec.json.encode({"fills": fills}))
+    return response.status_code, decode(response.content)
+
+
+async def test_a_list_is_imported_once(running_gateway: RunningGateway):
+    fills = [fill(fill_id=str(number), symbol=symbol) for number, symbol in enumerate(["AAPL", "MSFT", "AAPL"])]
+    nothing_yet = {"status": "checked", "created": 3, "repeated": 0}
+    assert await post_list(running_gateway, fills, "?dry_run=true") == (200, nothing_yet)
+    assert (await running_gateway.get(FILLS))["fills"] == []
+    assert await post_list(running_gateway, fills) == (200, {"status": "imported", "created": 3, "repeated": 0})
+    assert await post_list(running_gateway, fills) == (200, {"status": "imported", "created": 0, "repeated": 3})
+    assert await post_list(running_gateway, []) == (200, {"status": "imported", "created": 0, "repeated": 0})
+    held = (await running_gateway.get("/api/v1/positions"))["positions"]
+    assert {row["symbol"]: row["qty"] for row in held} == {"AAPL": 200, "MSFT": 100}
+
+
+@pytest.mark.parametrize("query", ["", "?dry_run=true", "?dry_run=false"])
+async def test_every_fault_of_a_list_is_told_and_nothing_recorded(running_gateway: RunningGateway, query: str):
+    await post(running_gateway, fill(fill_id="known"))
+    fills = [
+        fill(fill_id="good"),
+        fill(fill_id="bad", qty=-1, side="up"),
+        fill(fill_id="known", price=1),
+        fill(fill_id="twice"),
+        fill(fill_id="twice", symbol="MSFT"),
+        fill(fill_id="future", filled_at="2999-01-01T00:00:00Z"),
+    ]
+    status, problem = await post_list(running_gateway, fills, query)
+    assert status == 422
+    told = [(one["index"], one["fill_id"], one["field"], one["other_index"]) for one in problem["errors"]]
+    assert told == [
+        (1, "bad", "side", None),
+        (1, "bad", "qty", None),
+        (2, "known", "fill_id", None),
+        (4, "twice", "fill_id", 3),
+        (5, "future", "filled_at", None),
+    ]
+    assert all(one["detail"] for one in problem["errors"])
+    assert "no fill was recorded: 4 of the list" in problem["detail"]
+    status, problem = await post_list(running_gateway, [fills[0], fills[2]], query)
+    assert (status, [one["index"] for one in problem["errors"]]) == (409, [1])
+    assert "'known' is recorded already with another price" in problem["errors"][0]["detail"]
+    assert [one["fill_id"] for one in (await running_gateway.get(FILLS))["fills"]] == ["known"]
+
+
+@pytest.mark.parametrize("query", ["?dryrun=true", "?dry_run=true&x=1", "?dry_run=maybe", "?dry_run="])
+async def test_a_dry_run_asked_for_wrongly_is_no_import(running_gateway: RunningGateway, query: str):
+    assert (await post_list(running_gateway, [fill()], query))[0] == 422
+    assert (await running_gateway.get(FILLS))["fills"] == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"fills":null}', b'{"fills":[' + b"0," * 10_000 + b"0]}"])
+async def test_a_body_that_is_no_list(running_gateway: RunningGateway, content: bytes):
+    response = await running_gateway.client.post(f"{FILLS}/import", content=content)
+    assert response.status_code == 422
+    assert response.json()["errors"]
+
+
+async def test_only_an_import_may_be_long(running_gateway: RunningGateway):
+    # As many as may come at once, with ids as long as they may be.
+    fills = [fill(fill_id=f"{number:0128}", symbol=f"S{number % 50}") for number in range(10_000)]
+    assert await post_list(running_gateway, fills) == (200, {"status": "imported", "created": 10_000, "repeated": 0})
+    assert len((await running_gateway.get("/api/v1/positions"))["positions"]) == 50
+    too_long = b" " * (16 * 1024 * 1024 + 1)
+    assert (await running_gateway.client.post(f"{FILLS}/import", content=too_long)).status_code == 413
+    assert (await running_gateway.client.post(f"{FILLS}/import/void", content=b" " * 70_000)).status_code == 413
+
+
 async def test_unknown_paths_and_methods(running_gateway: RunningGateway):
     assert (await running_gateway.client.get("/api/v1/nothing")).status_code == 404
     assert (await running_gateway.client.delete(FILLS)).status_code == 405
+
+
+async def symbols_announced(listener: PubSub) -> list[str] | None:
+    message = await listener.get_message(ignore_subscribe_messages=True, timeout=1)
+    event = msgspec.json.decode(message["data"]) if message is not None else None
+    # The one sent at every connection names no symbol.
+    if event is None or not event["symbols"]:
+        return None
+    assert event["at"] <= utc_now().isoformat()
+    return event["symbols"]
 
 
 async def test_a_change_is_announced(running_gateway: RunningGateway, redis_client: RedisClient):
@@ -98,16 +178,23 @@ async def test_a_change_is_announced(running_gateway: RunningGateway, redis_clie
     await listener.subscribe("position.changed")
     await listener.get_message(timeout=2)
     await running_gateway.fill("AAPL", 1, 150)
+    assert await eventually(lambda: symbols_announced(listener)) == ["AAPL"]
+    await listener.aclose()
 
-    async def of_the_fill() -> dict | None:
-        message = await listener.get_message(ignore_subscribe_messages=True, timeout=1)
-        event = msgspec.json.decode(message["data"]) if message is not None else None
-        # The one sent at every connection names no symbol.
-        return event if event is not None and event["symbols"] else None
 
-    event = await eventually(of_the_fill)
-    assert event["symbols"] == ["AAPL"]
-    assert event["at"] <= utc_now().isoformat()
+async def test_an_import_is_announced_once_for_all_its_symbols(
+    running_gateway: RunningGateway, redis_client: RedisClient
+):
+    listener = redis_client.pubsub()
+    await listener.subscribe("position.changed")
+    await listener.get_message(timeout=2)
+    fills = [fill(fill_id=symbol, symbol=symbol) for symbol in ("MSFT", "AAPL", "KO")]
+    await post_list(running_gateway, fills, "?dry_run=true")
+    await post_list(running_gateway, fills)
+    await post_list(running_gateway, fills)
+    await running_gateway.fill("F", 1, 12)
+    assert await eventually(lambda: symbols_announced(listener)) == ["AAPL", "KO", "MSFT"]
+    assert await eventually(lambda: symbols_announced(listener)) == ["F"], "neither a check nor a repetition is news"
     await listener.aclose()
 
 
@@ -128,4 +215,4 @@ async def test_metrics_and_health(running_gateway: RunningGateway):
     assert health["status"] == "degraded"
     assert await running_gateway.get("/health/live") == {"status": "live"}
     paths = (await running_gateway.get("/openapi.json"))["paths"]
-    assert "/api/v1/fills/{fill_id}/void" in paths
+    assert {"/api/v1/fills/{fill_id}/void", "/api/v1/fills/import"} <= paths.keys()

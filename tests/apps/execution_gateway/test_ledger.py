@@ -46,15 +46,19 @@ async def _is_answering(engine: AsyncEngine) -> bool:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/ledger.db"
-    elif (url := request.getfixturevalue("postgres_url")) is None:
-        pytest.skip("PostgreSQL is not installed")
+        return f"sqlite:///{tmp_path}/ledger.db"
+    url = request.getfixturevalue("postgres_url")
+    return url if url is not None else pytest.skip("PostgreSQL is not installed")
+
+
+@pytest.fixture
+async def engine(url: str) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(url)
     await eventually(lambda: _is_answering(engine), within_s=20)
     yield engine
-    if request.param == "postgresql":
+    if url.startswith("postgresql"):
         async with engine.begin() as connection:
             await connection.exec_driver_sql("DROP TABLE fill_voids, fills, alembic_version")
     await engine.dispose()
@@ -217,3 +221,68 @@ async def test_readers_and_writers_together_end_at_the_truth(engine: AsyncEngine
     # Each reader on its own only ever sees the ledger grow.
     assert len(readings) == 2
     assert all(revisions == sorted(revisions) for revisions in readings)
+
+
+async def test_a_list_is_recorded_in_its_order(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", 3)
+    await ledger.record_fill(buy("3"))
+    fills = [buy(str(number), number + 1) for number in (7, 2, 5, 1, 6, 4, 0)]
+    compared = await ledger.record_fills([*fills, buy("3"), fills[0]])
+    assert (compared.new, compared.repeated, compared.conflicts) == (tuple(fills), 2, ())
+    # All were filled at the same moment: what tells them apart is the order of arrival.
+    recorded = (await ledger.list_fills()).fills
+    assert [one.fill.fill_id for one in reversed(recorded)] == ["3", "7", "2", "5", "1", "6", "4", "0"]
+    assert (await ledger.book()).positions["AAPL"] == fold_fills([buy("3"), *fills])
+    again = await ledger.record_fills(fills)
+    assert (again.new, again.repeated) == ((), 7)
+
+
+async def test_one_conflict_refuses_the_whole_list(ledger: Ledger) -> None:
+    await ledger.record_fill(buy("1"))
+    await ledger.void_fill("1", "typed twice")
+    for attempt in (ledger.compare_fills, ledger.record_fills):
+        compared = await attempt([buy("2"), buy("1", 7), buy("3"), buy("2", 8), buy("1")])
+        assert [(conflict.place, conflict.fields) for conflict in compared.conflicts] == [(1, ("qty",)), (3, ("qty",))]
+        assert [conflict.stands for conflict in compared.conflicts] == [buy("1"), buy("2")]
+        assert compared.repeated == 1, "void or not, it was recorded"
+    assert [one.fill.fill_id for one in (await ledger.list_fills()).fills] == ["1"]
+    assert (await ledger.book()).positions == {}
+
+
+async def test_comparing_records_nothing(ledger: Ledger) -> None:
+    await ledger.record_fill(buy("1"))
+    compared = await ledger.compare_fills([buy("1"), buy("2")])
+    assert (compared.new, compared.repeated) == ((buy("2"),), 1)
+    assert len((await ledger.list_fills()).fills) == 1
+    assert (await ledger.compare_fills([])).new == ()
+
+
+async def test_a_list_that_fails_midway_leaves_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", 2)
+    # No column holds a NaN: the third statement fails, after two that did not.
+    unwritable = buy("5")
+    object.__setattr__(unwritable, "fee", Decimal("NaN"))
+    with pytest.raises(DatabaseUnavailableError):
+        await ledger.record_fills([*(buy(str(number)) for number in range(5)), unwritable])
+    assert (await ledger.list_fills()).fills == ()
+    assert await ledger.book() == Book()
+    assert await ledger.record_fill(buy("0")) is Recorded.CREATED
+
+
+async def test_two_gateways_import_the_same_fills_once(url: str, engine: AsyncEngine, ledger: Ledger) -> None:
+    other_engine = create_engine(url)
+    ledgers = [Ledger(one, now=lambda: NOW) for one in (engine, other_engine, other_engine)]
+    fills = [buy(str(number)) for number in range(40)]
+    lists = (fills[:30], fills[10:], fills)
+    found = await asyncio.gather(*(one.record_fills(some) for one, some in zip(ledgers, lists, strict=True)))
+    await other_engine.dispose()
+    assert sum(len(compared.new) for compared in found) == 40
+    assert sum(compared.repeated for compared in found) == 60
+    assert (await ledger.book()).positions["AAPL"].qty == 4000
+
+
+async def test_accounts_import_the_same_ids(engine: AsyncEngine, ledger: Ledger) -> None:
+    other = Ledger(engine, account="other", now=lambda: NOW)
+    await ledger.record_fills([buy("1")])
+    assert len((await other.record_fills([buy("1", 7)])).new) == 1
+    assert (await other.book()).positions["AAPL"].qty == 7

@@ -1,0 +1,54 @@
+"""Decides which fills of a list are new to a ledger, which it holds already, and which contradict it or one another.
+
+Pure: what the ledger holds is an argument, and recording is left to the ledger.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from libs.portfolio.fills import Fill
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A fill whose id is taken by other content; `fields` names what differs, `stands` is what the id means already.
+
+    `place` is the fill's place in the list, from 0. `earlier_place` is that of the fill in the same list that took the
+    id first; None: it is recorded in the ledger.
+    """
+
+    place: int
+    fields: tuple[str, ...]
+    stands: Fill
+    earlier_place: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Some fills beside a ledger: the new ones in their order, how many say again what stands, and the conflicts."""
+
+    new: tuple[Fill, ...]
+    repeated: int
+    conflicts: tuple[Conflict, ...]
+
+
+def compare_fills(fills: Sequence[Fill], recorded: Mapping[str, Fill]) -> Comparison:
+    """Compare `fills` with those `recorded` under the same ids, voided ones included, and with one another."""
+    known = dict(recorded)
+    first_places: dict[str, int] = {}
+    new, conflicts, repeated = [], [], 0
+    for place, fill in enumerate(fills):
+        stands = known.get(fill.fill_id)
+        if stands is None:
+            known[fill.fill_id] = fill
+            first_places[fill.fill_id] = place
+            new.append(fill)
+        elif stands == fill:
+            repeated += 1
+        else:
+            conflicts.append(Conflict(place, _differing(fill, stands), stands, first_places.get(fill.fill_id)))
+    return Comparison(tuple(new), repeated, tuple(conflicts))
+
+
+def _differing(fill: Fill, other: Fill) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(Fill) if getattr(fill, one.name) != getattr(other, one.name))
