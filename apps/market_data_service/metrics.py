@@ -56,7 +56,7 @@ class _ServiceCollector(Collector):
             yield _gauge("quote_lag_seconds", "Venue's time to ours, of the freshest quotes last seen", watch.lag_s)
         yield _gauge("symbols_wanted", "Symbols wanted by anybody", len(stream.subscribed_symbols))
         yield _gauge("symbols_confirmed", "Symbols that Alpaca has confirmed", len(stream.confirmed))
-        yield _gauge("symbols_polled", "Symbols priced by REST, not streamed", len(stream.not_streamed))
+        yield _gauge("symbols_polled", "Symbols priced by REST, not streamed", len(stream.polled))
         yield _gauge("symbols_doubted", "Symbols whose newest quote may be missing", len(stream.doubted))
         yield _gauge("symbols_halted", "Symbols whose trading is halted", len(stream.halted))
         yield _counter("polls", "Times REST was asked for what is not streamed", stream.poller.polls)

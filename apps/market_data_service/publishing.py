@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from libs.market_data.freshness import is_doubted
 from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.prices import FeedStatus, LinkState
 from libs.market_data.quotes import Quote, Unmarkable
@@ -170,9 +171,6 @@ class _Stream(Protocol):
     @property
     def confirmed(self) -> frozenset[str]: ...
 
-    @property
-    def doubted(self) -> frozenset[str]: ...
-
 
 class FeedAnnouncer:
     """Says every 2 s, and at every change, how the link stands; sees to it that a vouched price does not expire.
@@ -269,5 +267,5 @@ class FeedAnnouncer:
         if status.connected and status.state is LinkState.STREAMING:
             confirmed = self._stream.confirmed
             known = self._latest.symbols if "*" in confirmed else confirmed
-            self._latest.renew([symbol for symbol in known if symbol not in self._stream.doubted], status.epoch)
+            self._latest.renew([symbol for symbol in known if not is_doubted(status, symbol)], status.epoch)
             self._writer.wake()

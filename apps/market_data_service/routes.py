@@ -73,7 +73,8 @@ async def subscribe(request: Request, body: SubscribeBody) -> Response:
     texts = [body.symbol] if body.symbol is not None else body.symbols or []
     symbols = list(dict.fromkeys(_parse(service, text) for text in texts))
     await service.stream.subscribe_symbols(symbols)
-    not_streamed = [symbol for symbol in symbols if service.stream.why_not_streamed(symbol) is not None]
+    left_out = service.stream.not_streamed
+    not_streamed = [symbol for symbol in symbols if symbol in left_out]
     answer: dict[str, Any] = {"status": "subscribed"}
     if body.symbol is not None:
         answer["symbol"] = symbols[0]
@@ -95,26 +96,29 @@ async def unsubscribe(request: Request, symbol: str) -> Response:
 async def subscriptions(request: Request) -> Response:
     """List the wanted symbols, the most important first, and what is known of each."""
     service = _service(request)
-    symbols = service.stream.subscribed_symbols
-    return _json({"symbols": symbols, "details": {symbol: _detail(service, symbol) for symbol in symbols}})
+    return _json({"symbols": service.stream.subscribed_symbols, "details": _details(service)})
 
 
-def _detail(service: MarketDataService, symbol: str) -> dict[str, Any]:
-    stream = service.stream
-    record, price = stream.record(symbol), service.latest.price(symbol)
-    refusal = stream.why_not_streamed(symbol)
-    return {
-        "owners": stream.owners(symbol),
-        "confirmed": symbol in stream.confirmed,
-        "streamed": refusal is None,
-        "why_not_streamed": refusal,
-        "halted": symbol in stream.halted,
-        "doubted": symbol in stream.doubted,
-        "last_quote_at": _time(record.last_quote_at),
-        "age_seconds": None if price is None else round(price.age_s(datetime.now(UTC)), 3),
-        "quotes": record.quotes,
-        "rejected": dict(record.rejected),
-    }
+def _details(service: MarketDataService) -> dict[str, dict[str, Any]]:
+    # Each of these is worked out over all symbols: once, not once per symbol.
+    stream, now = service.stream, datetime.now(UTC)
+    confirmed, left_out, halted, doubted = stream.confirmed, stream.not_streamed, stream.halted, stream.doubted
+    details = {}
+    for symbol in stream.subscribed_symbols:
+        record, price = stream.record(symbol), service.latest.price(symbol)
+        details[symbol] = {
+            "owners": stream.owners(symbol),
+            "confirmed": symbol in confirmed,
+            "streamed": symbol not in left_out,
+            "why_not_streamed": left_out.get(symbol),
+            "halted": symbol in halted,
+            "doubted": symbol in doubted,
+            "last_quote_at": _time(record.last_quote_at),
+            "age_seconds": None if price is None else round(price.age_s(now), 3),
+            "quotes": record.quotes,
+            "rejected": dict(record.rejected),
+        }
+    return details
 
 
 @router.get("/api/v1/market-data/prices/{symbol}")
@@ -203,7 +207,7 @@ async def health(request: Request) -> Response:
                 "last_error": service.clock.last_error,
             },
             "snapshots": {"last_error": stream.last_snapshot_fault},
-            "polling": {"symbols": sorted(stream.not_streamed), "last_error": stream.poller.last_fault},
+            "polling": {"symbols": sorted(stream.polled), "last_error": stream.poller.last_fault},
             "gaps": {
                 "count": stream.gaps.closed,
                 "open": [_gap(gap) for gap in stream.gaps.open],

@@ -73,7 +73,7 @@ class AlpacaMarketDataStream:
         self._snapshots = SnapshotFetcher(fetch_latest_quotes, self._intake.take_snapshot)
         self.link = Link(now=_utc_now)
         self.gaps = GapLog()
-        self.poller = QuotePoller(fetch_latest_quotes, self._to_be_polled, self._intake.take_fetched, is_market_open)
+        self.poller = QuotePoller(fetch_latest_quotes, lambda: self.polled, self._intake.take_fetched, is_market_open)
         self.watch = SilenceWatch(
             self._intake, self._halts, self.gaps, fetch_latest_quotes, is_market_open, self.link.announce
         )
@@ -141,16 +141,18 @@ class AlpacaMarketDataStream:
 
     @property
     def not_streamed(self) -> dict[str, Refusal]:
-        """The wanted symbols that Alpaca does not stream on this connection, and why: REST prices them."""
+        """The wanted symbols that Alpaca does not stream on this connection, and why."""
         wanted = self._subscriptions.by_priority()
         streamable = frozenset(self._session.streamable(wanted))
         refused = self._session.refused
-        return {s: refused.get(s, Refusal.OVER_LIMIT) for s in wanted if s not in streamable and s != WILDCARD}
+        return {s: refused.get(s, Refusal.OVER_LIMIT) for s in wanted if s not in streamable}
 
-    def _to_be_polled(self) -> frozenset[str]:
+    @property
+    def polled(self) -> frozenset[str]:
+        """The symbols that REST prices, because the stream does not."""
         if self.is_standing_by:
             return frozenset()
-        return frozenset(self.not_streamed) | self.watch.dead
+        return (frozenset(self.not_streamed) | self.watch.dead) - {WILDCARD}
 
     @property
     def diverged_for_s(self) -> float:

@@ -26,7 +26,6 @@ class FakeLink:
 
     subscribed_symbols: list[str] = field(default_factory=lambda: ["AAPL", "MSFT"])
     confirmed: frozenset[str] = frozenset({"AAPL", "MSFT"})
-    doubted: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -160,6 +159,20 @@ async def test_a_quiet_price_lives_as_long_as_the_link_vouches_for_it(redis_url:
             return not await bench.cache.read(["AAPL"])
 
         await eventually(has_expired, within_s=4)
+
+
+@pytest.mark.parametrize("doubted", ["AAPL", "*"])
+async def test_a_doubted_price_is_not_kept_alive(redis_url: str, doubted: str) -> None:
+    async with running(make_bench(redis_url, ttl_s=1.0)) as bench:
+        bench.writer.take_quote(make_quote("AAPL"))
+        bench.writer.take_quote(make_quote("MSFT"))
+        await eventually(lambda: bench.writer.written >= 2)
+        bench.state |= {"doubted": frozenset({doubted})}
+
+        async def what_is_left() -> bool:
+            return set(await bench.cache.read(["AAPL", "MSFT"])) == (set() if doubted == "*" else {"MSFT"})
+
+        await eventually(what_is_left, within_s=3)
 
 
 async def test_what_nobody_wants_any_more_is_not_kept(redis_url: str) -> None:
