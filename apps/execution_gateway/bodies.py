@@ -1,9 +1,9 @@
 """The JSON that the gateway answers: money as numbers, digit for digit, times as ISO-8601 UTC. Computes nothing."""
 
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final, get_type_hints
 
 import msgspec
 
@@ -11,11 +11,13 @@ from apps.execution_gateway.fill_batch import Comparison, Conflict
 from apps.execution_gateway.fill_input import FillList
 from apps.execution_gateway.ledger import FillPage, RecordedFill
 from apps.execution_gateway.pnl_report import MarketView, RealtimePnl
-from libs.market_data.freshness import PriceSource
+from libs.market_data.freshness import MarkState
 from libs.market_data.prices import LinkState, MarketPhase, Mode
+from libs.market_data.trading_sessions import TradingPhase
 from libs.portfolio.fills import Fill, Side
+from libs.portfolio.pnl import ClosedPnl, PnlTotals, PositionPnl
 from libs.portfolio.positions import Position
-from libs.portfolio.valuation import PositionPnl, plain_number, rounded_money, rounded_price
+from libs.portfolio.rounding import plain_number, rounded_money, rounded_price
 from libs.redis_client.price_codec import utc_text
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
@@ -84,27 +86,18 @@ class RefusedFillRow(msgspec.Struct, frozen=True):
     other_index: int | None = None
 
 
-class PnlRow(msgspec.Struct, frozen=True):
-    """One row of the P&L body."""
-
-    symbol: str
-    unrealized_pnl: Decimal | None
-    current_price: Decimal | None
-    price_source: PriceSource
-    last_updated: str | None
-    qty: Decimal
-    avg_entry_price: Decimal | None
-    market_value: Decimal | None
-    cost_basis: Decimal
-    unrealized_pnl_pct: Decimal | None
-    realized_pnl: Decimal
-    fees: Decimal
-    day_pnl: Decimal | None
-    bid: Decimal | None
-    ask: Decimal | None
-    previous_close: Decimal | None
-    price_age_seconds: float | None
-    closing_date: date | None
+_TIMES: Final = tuple(
+    place for place, name in enumerate(PositionPnl._fields) if name in {"last_updated", "received_at"}
+)
+PnlRow: Final = msgspec.defstruct(
+    "PnlRow",
+    [
+        (name, "str | None" if place in _TIMES else kind)
+        for place, (name, kind) in enumerate(get_type_hints(PositionPnl).items())
+    ],
+    frozen=True,
+)
+"""One row of the P&L body: a PositionPnl with its times as text. Made from it, so that no field is forgotten."""
 
 
 class FeedBody(msgspec.Struct, frozen=True):
@@ -115,10 +108,32 @@ class FeedBody(msgspec.Struct, frozen=True):
     since: str | None
 
 
+class ClosedBody(msgspec.Struct, frozen=True):
+    """What symbols no longer held have brought; the totals that cover the whole ledger contain it."""
+
+    realized: Decimal
+    fees: Decimal
+    income: Decimal
+    realized_today: Decimal
+    fees_today: Decimal
+    income_today: Decimal
+    day_pnl: Decimal | None
+
+
+class StateBody(msgspec.Struct, frozen=True):
+    """The rows of one state, summed."""
+
+    state: MarkState
+    positions: int
+    unrealized_pnl: Decimal
+    market_value: Decimal
+    day_pnl: Decimal | None
+
+
 class PnlBody(msgspec.Struct, frozen=True, omit_defaults=True):
     """The P&L body; `removed` stands in updates only, where `positions` are the rows that changed."""
 
-    positions: list[PnlRow]
+    positions: list[Any]
     total_unrealized: Decimal
     total_realized: Decimal
     total_fees: Decimal
@@ -127,9 +142,18 @@ class PnlBody(msgspec.Struct, frozen=True, omit_defaults=True):
     realized_closed: Decimal
     complete: bool
     unpriced: tuple[str, ...]
+    total_realized_today: Decimal
+    total_income: Decimal
+    total_income_today: Decimal
+    total_liquidation_pnl: Decimal
+    liquidation_complete: bool
+    account_day_pnl: Decimal | None
+    closed: ClosedBody
+    states: list[StateBody]
     mode: Mode
     feed: FeedBody
     market: MarketPhase
+    session: TradingPhase
     calculated_at: str
     calculation_id: str
     removed: tuple[str, ...] | None = None
@@ -260,33 +284,44 @@ def _pnl(pnl: RealtimePnl, rows: Iterable[PositionPnl], removed: tuple[str, ...]
         realized_closed=totals.realized_closed,
         complete=totals.complete,
         unpriced=totals.unpriced,
+        total_realized_today=totals.total_realized_today,
+        total_income=totals.total_income,
+        total_income_today=totals.total_income_today,
+        total_liquidation_pnl=totals.total_liquidation_pnl,
+        liquidation_complete=totals.liquidation_complete,
+        account_day_pnl=totals.account_day_pnl,
+        closed=_closed_body(totals.closed),
+        states=_state_bodies(totals),
         mode=pnl.mode,
         feed=FeedBody(pnl.feed.connected, pnl.feed.state, iso(pnl.feed.since)),
         market=pnl.market.phase,
+        session=pnl.market.session,
         calculated_at=pnl.calculated_at.isoformat(),
         calculation_id=pnl.calculation_id,
         removed=removed,
     )
 
 
-def _pnl_row(row: PositionPnl) -> PnlRow:
-    return PnlRow(
-        row.symbol,
-        row.unrealized_pnl,
-        row.current_price,
-        row.price_source,
-        iso(row.last_updated),
-        row.qty,
-        row.avg_entry_price,
-        row.market_value,
-        row.cost_basis,
-        row.unrealized_pnl_pct,
-        row.realized_pnl,
-        row.fees,
-        row.day_pnl,
-        row.bid,
-        row.ask,
-        row.previous_close,
-        row.price_age_seconds,
-        row.closing_date,
+def _pnl_row(row: PositionPnl) -> msgspec.Struct:
+    values: list[Any] = list(row)
+    for place in _TIMES:
+        values[place] = iso(values[place])
+    return PnlRow(*values)
+
+
+def _closed_body(closed: ClosedPnl) -> ClosedBody:
+    return ClosedBody(
+        closed.realized,
+        closed.fees,
+        closed.income,
+        closed.realized_today,
+        closed.fees_today,
+        closed.income_today,
+        closed.day_pnl,
     )
+
+
+def _state_bodies(totals: PnlTotals) -> list[StateBody]:
+    return [
+        StateBody(one.state, one.positions, one.unrealized_pnl, one.market_value, one.day_pnl) for one in totals.states
+    ]

@@ -3,29 +3,28 @@
 Every question goes to the database, a cheap one at least: while it cannot be read there is no book, never an empty one.
 """
 
-import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, and_, or_, select, text
+from sqlalchemy import ColumnElement, Row, Select, and_, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from apps.execution_gateway.database import CALL_TIMEOUT_S, DatabaseUnavailableError, database_call
+from apps.execution_gateway.adjustment_ledger import AdjustmentLedger
+from apps.execution_gateway.database import CALL_TIMEOUT_S, DatabaseUnavailableError
 from apps.execution_gateway.fill_batch import Comparison, compare_fills
-from apps.execution_gateway.tables import FILL_VOIDS, FILLS
-from libs.portfolio.book import Arrival, Book, Revision, Voiding, advance
+from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, LedgerAccess
+from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS, FILL_VOIDS, FILLS
+from libs.portfolio.book import Book, News, Revision, Voiding, advance
+from libs.portfolio.entries import Arrival
 from libs.portfolio.fills import Fill, Side
 
 DEFAULT_ACCOUNT: Final = "default"
-LOAD_ROWS: Final = 5000
-"""How many rows one query loads: each is bounded in time, so a ledger of any size can be read."""
 
 
 class Recorded(StrEnum):
@@ -75,10 +74,6 @@ class FillPage:
     next: str | None
 
 
-WRITE_TURN_S: Final = 10.0
-"""How long a fill waits for those before it."""
-ROWS_AT_ONCE: Final = 500
-"""How many rows of a list one statement asks for or writes: between two the event loop serves others."""
 SECONDS_PER_FILL: Final = 0.003
 """What each fill of a list adds to the time that its recording may take: many times what it needs."""
 
@@ -94,11 +89,11 @@ class Ledger:
     """
 
     def __init__(self, engine: AsyncEngine, account: str = DEFAULT_ACCOUNT, now: Callable[[], datetime] = _now) -> None:
-        self._engine = engine
+        self._access = LedgerAccess(engine)
         self._account = account
         self._now = now
         self._book = Book()
-        self._write_turn = asyncio.Lock()
+        self.adjustments = AdjustmentLedger(self._access, account, now)
 
     async def record_fill(self, fill: Fill) -> Recorded:
         """Record `fill` once. The same id with the same content changes nothing, void or not.
@@ -117,7 +112,7 @@ class Ledger:
         """
         timeout_s = _time_for(fills)
         try:
-            async with self._writing(timeout_s) as connection:
+            async with self._access.writing(timeout_s) as connection:
                 compared = compare_fills(fills, await self._recorded_among(connection, fills))
                 if not compared.conflicts:
                     rows = [self._row(fill) for fill in compared.new]
@@ -128,9 +123,24 @@ class Ledger:
             raise DatabaseUnavailableError("the ledger's database refused a valid fill") from error
         return compared
 
+    async def record_unknown_fills(self, fills: Sequence[Fill]) -> tuple[Fill, ...]:
+        """Record, in one transaction, those whose ids are not taken, and return them; of the others the first stands.
+
+        For fills that are told twice in different words: a broker's stream and its REST write times differently.
+        """
+        if not fills:
+            return ()
+        async with self._access.writing(_time_for(fills)) as connection:
+            known = await self._recorded_among(connection, fills)
+            new = {fill.fill_id: fill for fill in fills if fill.fill_id not in known}
+            rows = [self._row(fill) for fill in new.values()]
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                await connection.execute(FILLS.insert(), rows[start : start + ROWS_AT_ONCE])
+        return tuple(new.values())
+
     async def compare_fills(self, fills: Sequence[Fill]) -> Comparison:
         """Return what `record_fills` would find now. Changes nothing."""
-        async with self._reading(_time_for(fills)) as connection:
+        async with self._access.reading(_time_for(fills)) as connection:
             return compare_fills(fills, await self._recorded_among(connection, fills))
 
     async def void_fill(self, fill_id: str, reason: str) -> RecordedFill:
@@ -140,7 +150,7 @@ class Ledger:
         """
         row = {"account": self._account, "fill_id": fill_id, "reason": reason, "voided_at": self._now()}
         try:
-            async with self._writing() as connection:
+            async with self._access.writing() as connection:
                 await connection.execute(FILL_VOIDS.insert().values(row))
         except IntegrityError:
             # Already void, or no such fill (its foreign key): what stands in the database tells which.
@@ -162,7 +172,7 @@ class Ledger:
             query = query.where(_older_than(*_decode_cursor(after)))
         # One row more than asked for tells whether there is a next page.
         query = query.order_by(FILLS.c.filled_at.desc(), FILLS.c.seq.desc()).limit(limit + 1)
-        async with self._reading() as connection:
+        async with self._access.reading() as connection:
             found = tuple(_recorded_fill(row) for row in await connection.execute(query))
         page = found[:limit]
         return FillPage(page, _encode_cursor(page[-1]) if len(found) > limit else None)
@@ -171,51 +181,27 @@ class Ledger:
         """Return every position as of now. Only what was recorded since the last call is read and folded."""
         while True:
             known = self._book
-            async with self._reading() as connection:
+            async with self._access.reading() as connection:
                 revision = await self._revision(connection)
             if revision == known.revision:
                 return self._book
             # A revision that went back: another database stands in its place. Begin anew.
-            is_behind = revision.fills < known.revision.fills or revision.voids < known.revision.voids
+            is_behind = any(now < before for now, before in zip(revision, known.revision, strict=True))
             base = Book() if is_behind else known
-            # A void must not be read before its fill, so the fills are read last.
-            voids = await self._voids_after(base.revision.voids)
-            fills = await self._fills_after(base.revision.fills)
+            # A void must not be read before what it voids, so that is read last.
+            seen = base.revision
+            voids = await self._voids_after(seen.voids)
+            adjustment_voids = await self.adjustments.voids_after(seen.adjustment_voids)
+            fills = await self._fills_after(seen.fills)
+            adjustments = await self.adjustments.after(seen.adjustments)
+            news = News(fills, voids, adjustments, adjustment_voids)
             if self._book is known:
-                self._book = advance(base, fills, voids)
+                self._book = advance(base, news)
                 return self._book
             # Another call has folded more meanwhile: look again rather than go back.
 
-    @asynccontextmanager
-    async def _reading(self, timeout_s: float = CALL_TIMEOUT_S) -> AsyncIterator[AsyncConnection]:
-        async with database_call(timeout_s), self._engine.connect() as connection:
-            yield connection
-
-    @asynccontextmanager
-    async def _writing(self, timeout_s: float = CALL_TIMEOUT_S) -> AsyncIterator[AsyncConnection]:
-        # SQLite knows one writer at a time and no queue: our own must not take each other for a locked database.
-        await self._wait_for_turn()
-        try:
-            async with database_call(timeout_s), self._engine.begin() as connection:
-                if connection.dialect.name == "postgresql":
-                    # Sequence numbers must become visible in order, or a reader that saw 7 would never look for 6.
-                    await connection.execute(text("LOCK TABLE fills, fill_voids IN SHARE ROW EXCLUSIVE MODE"))
-                else:
-                    # Python's driver would begin only at the first writing, after what we have looked at.
-                    await connection.exec_driver_sql("BEGIN IMMEDIATE")
-                yield connection
-        finally:
-            self._write_turn.release()
-
-    async def _wait_for_turn(self) -> None:
-        try:
-            async with asyncio.timeout(WRITE_TURN_S):
-                await self._write_turn.acquire()
-        except TimeoutError as error:
-            raise DatabaseUnavailableError("too many fills are being recorded at once; post this one again") from error
-
     async def _find(self, fill_id: str) -> RecordedFill | None:
-        async with self._reading() as connection:
+        async with self._access.reading() as connection:
             row = (await connection.execute(self._recorded_fills().where(FILLS.c.fill_id == fill_id))).first()
             return None if row is None else _recorded_fill(row)
 
@@ -245,16 +231,16 @@ class Ledger:
     async def _revision(self, connection: AsyncConnection) -> Revision:
         newest = [
             select(table.c.seq).where(table.c.account == self._account).order_by(table.c.seq.desc()).limit(1)
-            for table in (FILLS, FILL_VOIDS)
+            for table in (FILLS, FILL_VOIDS, ADJUSTMENTS, ADJUSTMENT_VOIDS)
         ]
         row = (await connection.execute(select(*(query.scalar_subquery() for query in newest)))).one()
-        return Revision(row[0] or 0, row[1] or 0)
+        return Revision(*(seq or 0 for seq in row))
 
     async def _fills_after(self, seq: int) -> list[Arrival]:
         query = select(FILLS).where(FILLS.c.account == self._account).order_by(FILLS.c.seq).limit(LOAD_ROWS)
         arrivals: list[Arrival] = []
         while True:
-            async with self._reading() as connection:
+            async with self._access.reading() as connection:
                 rows = (await connection.execute(query.where(FILLS.c.seq > seq))).all()
                 arrivals += [Arrival(row.seq, _fill(row)) for row in rows]
             if len(rows) < LOAD_ROWS:
@@ -267,7 +253,7 @@ class Ledger:
         query = query.order_by(FILL_VOIDS.c.seq).limit(LOAD_ROWS)
         voids: list[Voiding] = []
         while True:
-            async with self._reading() as connection:
+            async with self._access.reading() as connection:
                 rows = (await connection.execute(query.where(FILL_VOIDS.c.seq > seq))).all()
             voids += [Voiding(row.seq, row.fill_id, row.symbol) for row in rows]
             if len(rows) < LOAD_ROWS:

@@ -29,6 +29,7 @@ from apps.execution_gateway.routes.metrics import metrics_routes
 from apps.execution_gateway.routes.positions import positions_routes
 from apps.execution_gateway.settings import GatewaySettings
 from libs.market_data.daily_bars import DailyBarsStore
+from libs.market_data.freshness import MarkRule, MarkRules
 from libs.market_data.market_hours import MarketHours
 from libs.redis_client.client import RedisClient
 from libs.redis_client.event_publisher import EventPublisher
@@ -104,7 +105,13 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
     cache = PriceCache(redis, settings.price_ttl_seconds)
     prices = PriceBook()
     bars = DailyBarsStore(settings.daily_bars_path)
-    rules = PnlRules(settings.stale_after_seconds, settings.price_ttl_seconds, settings.mode)
+    marks = MarkRules(
+        settings.stale_after_seconds,
+        settings.price_ttl_seconds,
+        MarkRule(settings.mark_rule),
+        settings.extended_hours_marks,
+    )
+    rules = PnlRules(marks, settings.mode)
     reporter = PnlReporter(ledger, prices, cache, lambda: bars.prices, hours, rules, now)
     feed = PnlFeed(reporter)
     announcer = PositionAnnouncer(EventPublisher(redis), now)

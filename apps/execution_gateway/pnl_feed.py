@@ -17,7 +17,7 @@ import structlog
 from apps.execution_gateway.bodies import encode, pnl_body, pnl_update_body
 from apps.execution_gateway.database import DatabaseUnavailableError
 from apps.execution_gateway.pnl_report import RealtimePnl
-from libs.portfolio.valuation import PositionPnl
+from libs.portfolio.pnl import PositionPnl
 
 MIN_INTERVAL_S: Final = 0.050
 LOOK_AGAIN_S: Final = 0.400
@@ -301,7 +301,7 @@ class PnlFeed:
         figures = {row.symbol: _figures(row) for row in pnl.report.rows}
         changed = {row.symbol: row for row in pnl.report.rows if told.figures.get(row.symbol) != figures[row.symbol]}
         removed = frozenset(told.figures.keys() - figures.keys())
-        rest = (pnl.report.totals, pnl.mode, pnl.feed, pnl.market.phase)
+        rest = (pnl.report.totals, pnl.mode, pnl.feed, pnl.market.phase, pnl.market.session)
         if changed or removed or rest != told.rest or self._has_problem:
             self.updates += 1
             update = PnlUpdate(pnl, changed, removed)

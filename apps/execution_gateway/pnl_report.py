@@ -17,19 +17,23 @@ import structlog
 from apps.execution_gateway.database import DatabaseUnavailableError
 from apps.execution_gateway.price_book import PriceBook
 from libs.market_data.freshness import (
-    ClosingPrice,
     FeedWord,
     LiveFeed,
     Mark,
+    MarkRules,
     choose_mark,
     is_doubted,
     live_feed,
     word_of,
 )
 from libs.market_data.market_hours import MarketHours
-from libs.market_data.prices import LinkState, MarketPhase, Mode
+from libs.market_data.prices import LinkState, MarketPhase, Mode, Price
+from libs.market_data.trading_sessions import TradingPhase
 from libs.portfolio.book import Book
-from libs.portfolio.valuation import PnlReport, RowMemory, Valuable, value_positions
+from libs.portfolio.closes import CloseSource, DayCloses, SessionDates, SymbolCloses, day_closes
+from libs.portfolio.pnl import PnlReport
+from libs.portfolio.positions import Position
+from libs.portfolio.valuation import RowMemory, Valuable, value_positions
 from libs.redis_client.client import RedisUnavailableError
 from libs.redis_client.price_cache import PriceCache
 
@@ -53,20 +57,11 @@ class BookSource(Protocol):
         ...
 
 
-class CloseSource(Protocol):
-    """Where official closing prices come from."""
-
-    def close(self, symbol: str, session: date) -> ClosingPrice | None:
-        """Return the close of `symbol` in `session`, from memory; None when unknown."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class PnlRules:
-    """What the settings say: how old a price may grow, and whose money it is until the feed has told."""
+    """What the settings say: how marks are chosen, and whose money it is until the feed has told."""
 
-    stale_after_s: float
-    ttl_s: float
+    marks: MarkRules
     default_mode: Mode
 
 
@@ -79,9 +74,13 @@ class MarketSaidBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MarketView:
-    """Whether the market is open. `next_change` (UTC) is None when the one who said so did not tell."""
+    """Whether the market is open. `next_change` (UTC) is None when the one who said so did not tell.
+
+    `session` is the part of the trading day: regular while open, else what the calendar says of the hour.
+    """
 
     phase: MarketPhase
+    session: TradingPhase
     next_change: datetime | None
     said_by: MarketSaidBy
 
@@ -129,6 +128,7 @@ class PnlReporter:
         self._now = now
         self._book = Book()
         self._rows = RowMemory()
+        self._day_closes = DayCloses()
         self._book_read_at_s: float | None = None
         self._held: frozenset[str] = frozenset()
         self.cache_faults = 0
@@ -205,8 +205,16 @@ class PnlReporter:
         """Return whether the market is open: as the feed says (it asks the account's clock), else the calendar."""
         feed, heard_at = self._prices.last_feed, self._prices.heard_at
         if feed is not None and heard_at is not None and now - heard_at <= MARKET_HELD_FOR:
-            return MarketView(feed.market, None, MarketSaidBy.FEED)
-        return MarketView(self._hours.phase(now), self._hours.next_change(now), MarketSaidBy.CALENDAR)
+            return MarketView(feed.market, self._session(feed.market, now), None, MarketSaidBy.FEED)
+        phase = self._hours.phase(now)
+        return MarketView(phase, self._session(phase, now), self._hours.next_change(now), MarketSaidBy.CALENDAR)
+
+    def _session(self, phase: MarketPhase, now: datetime) -> TradingPhase:
+        if phase is MarketPhase.OPEN:
+            return TradingPhase.REGULAR
+        session = self._hours.trading_phase(now)
+        # An unscheduled closure, which only the account's clock knows of.
+        return TradingPhase.CLOSED if session is TradingPhase.REGULAR else session
 
     async def _read_book(self) -> None:
         asked_at_s = _clock_s()
@@ -233,37 +241,52 @@ class PnlReporter:
         now = self._now()
         market = self.market(now)
         session = self._hours.session_date(now)
-        previous = self._hours.previous_session(session)
-        completed = self._hours.last_completed_session(now)
-        day, closes = book.day(session), self._closes()
+        closes = self._closes_of(book, session, now)
+        day = book.day(session)
         feed = live_feed(self._prices.feed, self._prices.heard_at, now)
         inputs = []
         for position in book.open_positions:
             symbol = position.symbol
-            mark = self._mark(symbol, closes.close(symbol, completed), feed, market.phase, now)
-            previous_close = closes.close(symbol, previous)
-            previous_price = None if previous_close is None else previous_close.price
-            inputs.append(Valuable(position, day[symbol], mark, previous_price))
-        report = value_positions(inputs, book.realized_closed, self._rows)
+            known = closes.symbols[symbol]
+            mark = self._mark(position, known, feed, market.phase, now)
+            inputs.append(
+                Valuable(position, day[symbol], mark, known.previous_close, known.overnight_value, market.session)
+            )
+        report = value_positions(inputs, closes.closed, self._rows)
         return RealtimePnl(report, self.mode, self.feed(now), market, now, uuid4().hex)
 
+    def _closes_of(self, book: Book, session: date, now: datetime) -> DayCloses:
+        """Return what the closing prices say of the book; worked out anew when either or the date has changed."""
+        dates = SessionDates(session, self._hours.previous_session(session), self._hours.last_completed_session(now))
+        source = self._closes()
+        if not self._day_closes.is_of(book, source, dates):
+            self._day_closes = day_closes(book, source, dates)
+        return self._day_closes
+
     def _mark(
-        self, symbol: str, close: ClosingPrice | None, feed: LiveFeed | None, phase: MarketPhase, now: datetime
+        self, position: Position, closes: SymbolCloses, feed: LiveFeed | None, phase: MarketPhase, now: datetime
     ) -> Mark:
-        prices = self._prices
+        prices, symbol = self._prices, position.symbol
         price = prices.price(symbol)
+        if price is not None and _is_of_another_share(price, closes):
+            price = None
         word = FeedWord.NOTHING if price is None else word_of(feed, price)
         return choose_mark(
             price,
             word=word,
             # While it is vouched for, nobody asks until when it was: nearly every row is, and looking it up costs.
             last_vouched_at=None if word is FeedWord.VOUCHED else prices.last_vouched_at(symbol),
-            close=close,
+            close=closes.close,
             market=phase,
             now=now,
-            stale_after_s=self._rules.stale_after_s,
-            ttl_s=self._rules.ttl_s,
+            rules=self._rules.marks,
+            is_short=position.qty < 0,
         )
+
+
+def _is_of_another_share(price: Price, closes: SymbolCloses) -> bool:
+    """Say whether a split or a rename came after `price`: it is that of another share then."""
+    return closes.reshaped_at is not None and price.timestamp < closes.reshaped_at
 
 
 def _clock_s() -> float:

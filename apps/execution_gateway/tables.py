@@ -1,10 +1,11 @@
-"""The ledger's tables, both append-only, and column types that lose nothing on SQLite nor on PostgreSQL."""
+"""The ledger's tables, append-only but for the state of a mirror, and column types that lose nothing anywhere."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from sqlalchemy import (
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -13,10 +14,12 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Numeric,
+    PrimaryKeyConstraint,
     String,
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.types import BigInteger, TypeDecorator, TypeEngine
 
@@ -114,4 +117,84 @@ FILL_VOIDS: Final = Table(
     ForeignKeyConstraint(["account", "fill_id"], ["fills.account", "fills.fill_id"], name="fk_fill_voids_fills"),
     Index("ix_fill_voids_account_seq", "account", "seq"),
     sqlite_autoincrement=True,
+)
+
+ADJUSTMENTS: Final = Table(
+    "adjustments",
+    METADATA,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("account", String(64), nullable=False, server_default="default"),
+    Column("adjustment_id", String(128), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("symbol", String(32), nullable=False),
+    Column("effective_at", UtcDateTime, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("ratio_new", ExactDecimal),
+    Column("ratio_old", ExactDecimal),
+    Column("new_symbol", String(32)),
+    Column("qty", ExactDecimal),
+    Column("amount", ExactDecimal),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    UniqueConstraint("account", "adjustment_id", name="uq_adjustments_account_adjustment_id"),
+    Index("ix_adjustments_account_seq", "account", "seq"),
+    Index("ix_adjustments_account_effective_at", "account", "effective_at", "seq"),
+    sqlite_autoincrement=True,
+)
+
+ADJUSTMENT_VOIDS: Final = Table(
+    "adjustment_voids",
+    METADATA,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("account", String(64), nullable=False, server_default="default"),
+    Column("adjustment_id", String(128), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("voided_at", UtcDateTime, nullable=False),
+    UniqueConstraint("account", "adjustment_id", name="uq_adjustment_voids_account_adjustment_id"),
+    ForeignKeyConstraint(
+        ["account", "adjustment_id"],
+        ["adjustments.account", "adjustments.adjustment_id"],
+        name="fk_adjustment_voids_adjustments",
+    ),
+    Index("ix_adjustment_voids_account_seq", "account", "seq"),
+    sqlite_autoincrement=True,
+)
+
+MIRROR_STATE: Final = Table(
+    "mirror_state",
+    METADATA,
+    Column("account", String(64), primary_key=True),
+    Column("account_number", String(64), nullable=False),
+    Column("caught_up_to", UtcDateTime),
+    Column("confirmed_at", UtcDateTime),
+)
+"""Of a mirrored account: whose it is, up to when its executions are known, when the account last said the same."""
+
+PNL_HISTORY: Final = Table(
+    "pnl_history",
+    METADATA,
+    Column("account", String(64), nullable=False, server_default="default"),
+    Column("mode", String(16), nullable=False),
+    Column("slot_ms", BigInteger, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("until", UtcDateTime, nullable=False),
+    Column("gap_ms", BigInteger, nullable=True),
+    Column("unrealized", ExactDecimal, nullable=True),
+    Column("realized", ExactDecimal, nullable=False),
+    Column("fees", ExactDecimal, nullable=False),
+    Column("day_pnl", ExactDecimal, nullable=True),
+    Column("market_value", ExactDecimal, nullable=True),
+    Column("complete", Boolean, nullable=False),
+    Column("unpriced", Integer, nullable=False),
+    Column("stale", Integer, nullable=False),
+    # A slot is recorded once, however many gateways sample it.
+    PrimaryKeyConstraint("account", "mode", "slot_ms", name="pk_pnl_history"),
+    # Gaps are few: they are found without looking through the points.
+    Index(
+        "ix_pnl_history_gaps",
+        "account",
+        "mode",
+        "slot_ms",
+        sqlite_where=text("gap_ms IS NOT NULL"),
+        postgresql_where=text("gap_ms IS NOT NULL"),
+    ),
 )

@@ -30,6 +30,29 @@ class PriceSource(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
+class MarkRule(StrEnum):
+    """Which of a quote's prices marks a position; `close` is what stands for it when there is no quote to use."""
+
+    MID = "mid"
+    LAST = "last"
+    LIQUIDATION = "liquidation"
+    CLOSE = "close"
+
+
+class MarkState(StrEnum):
+    """How good a mark is, in one word; unlike the source it tells the close of a closed market from a makeshift."""
+
+    LIVE = "live"
+    DELAYED = "delayed"
+    HALTED = "halted"
+    STALE = "stale"
+    CLOSED = "closed"
+    """The market is closed, and this is its official close."""
+    FALLBACK = "fallback"
+    """The market is open, and there is nothing better than the last official close."""
+    UNPRICED = "unpriced"
+
+
 class FeedWord(Enum):
     """What the market data service says of the price held of one symbol, if it says anything."""
 
@@ -51,10 +74,12 @@ class ClosingPrice:
 
 
 class Mark(NamedTuple):
-    """The price a position is valued at. Prices in USD per share.
+    """The price a position is valued at, and where it comes from. Prices in USD per share.
 
-    `price` is None only when unavailable. `bid`, `ask`, `last_updated` (the venue's time) and `age_s` belong to a
-    quote and are None for a close; `closing_date` is the session of a close and None for a quote.
+    `price` is None only when unavailable. `bid`, `ask`, `last_updated` (the venue's time), `last_trade`, `received_at`
+    (our time), `feed` and `age_s` belong to a quote and are None for a close; `closing_date` is the session of a close
+    and None for a quote. `rule` is the one that was applied, None without a price. `extended_price` is what a fresh
+    quote outside the regular session would have marked, where the settings say that it must not.
     """
 
     source: PriceSource
@@ -64,9 +89,30 @@ class Mark(NamedTuple):
     last_updated: datetime | None = None
     age_s: float | None = None
     closing_date: date | None = None
+    state: MarkState = MarkState.UNPRICED
+    rule: MarkRule | None = None
+    last_trade: Decimal | None = None
+    feed: str | None = None
+    received_at: datetime | None = None
+    extended_price: Decimal | None = None
+
+    def is_same_but_for_age(self, other: "Mark") -> bool:
+        """Say whether both are the same price from the same source, whatever their ages."""
+        return self[:_AGE] == other[:_AGE] and self[_AGE + 1 :] == other[_AGE + 1 :]
 
 
+_AGE: Final = Mark._fields.index("age_s")
 UNAVAILABLE: Final = Mark(PriceSource.UNAVAILABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkRules:
+    """What the settings say of marks: which price, how old it may grow, and whether quotes mark out of hours."""
+
+    stale_after_s: float
+    ttl_s: float
+    rule: MarkRule = MarkRule.MID
+    extended_hours: bool = True
 
 
 def choose_mark(
@@ -77,26 +123,47 @@ def choose_mark(
     close: ClosingPrice | None,
     market: MarketPhase,
     now: datetime,
-    stale_after_s: float,
-    ttl_s: float,
+    rules: MarkRules,
+    is_short: bool = False,
 ) -> Mark:
     """Return the best mark that can be had, honestly named.
 
-    Market open: halted, live, stale, close, unavailable. Market closed: live, close, stale, unavailable.
+    Market open: halted, live, stale, close, unavailable. Market closed: live, close, stale, unavailable; where quotes
+    must not mark out of hours: close, unavailable.
     `word` is what the feed says of `price` now (see `word_of`), `last_vouched_at` when it last vouched; None when it
-    never did. `close` is that of the last completed session, None when unknown.
+    never did. `close` is that of the last completed session, None when unknown. `is_short` says on which side the
+    position would be liquidated.
     """
     age_s = 0.0 if price is None else (now - price.known_since).total_seconds()
     if price is not None and word is FeedWord.HALTED and market is MarketPhase.OPEN:
-        return _quote_mark(PriceSource.HALTED, price, age_s)
-    if price is not None and _is_live(age_s, word=word, stale_after_s=stale_after_s):
+        return _quote_mark(PriceSource.HALTED, price, age_s, rules.rule, is_short=is_short)
+    is_live = price is not None and _is_live(age_s, word=word, stale_after_s=rules.stale_after_s)
+    if market is MarketPhase.CLOSED and not rules.extended_hours:
+        extended = quote_price(price, rules.rule, is_short=is_short)[0] if price is not None and is_live else None
+        closing = UNAVAILABLE if close is None else _closing_mark(close, MarkState.CLOSED)
+        return closing._replace(extended_price=extended)
+    if price is not None and is_live:
         source = PriceSource.DELAYED if price.feed == DELAYED_FEED else PriceSource.REAL_TIME
-        return _quote_mark(source, price, age_s)
+        return _quote_mark(source, price, age_s, rules.rule, is_short=is_short)
     if close is not None and market is MarketPhase.CLOSED:
-        return _closing_mark(close)
-    if price is not None and _is_within_ttl(price, last_vouched_at=last_vouched_at, now=now, ttl_s=ttl_s):
-        return _quote_mark(PriceSource.STALE, price, age_s)
-    return UNAVAILABLE if close is None else _closing_mark(close)
+        return _closing_mark(close, MarkState.CLOSED)
+    if price is not None and _is_within_ttl(price, last_vouched_at=last_vouched_at, now=now, ttl_s=rules.ttl_s):
+        return _quote_mark(PriceSource.STALE, price, age_s, rules.rule, is_short=is_short)
+    return UNAVAILABLE if close is None else _closing_mark(close, MarkState.FALLBACK)
+
+
+def quote_price(price: Price, rule: MarkRule, *, is_short: bool) -> tuple[Decimal, MarkRule]:
+    """Return the price that marks by `rule`, and the rule that gave it: the mid where the asked one has no price.
+
+    `last`: the last eligible trade, as the broker marks, when it lies inside the quote. `liquidation`: what closing
+    would meet, the bid for a long and the ask for a short position.
+    """
+    bid, ask, last = price.bid, price.ask, price.last
+    if bid is None or ask is None or rule in {MarkRule.MID, MarkRule.CLOSE}:
+        return price.mid, MarkRule.MID
+    if rule is MarkRule.LIQUIDATION:
+        return (ask if is_short else bid), MarkRule.LIQUIDATION
+    return (last, MarkRule.LAST) if last is not None and bid <= last <= ask else (price.mid, MarkRule.MID)
 
 
 def can_vouch(feed: FeedStatus) -> bool:
@@ -166,10 +233,23 @@ def _is_within_ttl(price: Price, *, last_vouched_at: datetime | None, now: datet
     return now - known <= timedelta(seconds=ttl_s)
 
 
-def _quote_mark(source: PriceSource, price: Price, age_s: float) -> Mark:
+_STATES: Final = {
+    PriceSource.REAL_TIME: MarkState.LIVE,
+    PriceSource.DELAYED: MarkState.DELAYED,
+    PriceSource.HALTED: MarkState.HALTED,
+    PriceSource.STALE: MarkState.STALE,
+}
+
+
+def _quote_mark(source: PriceSource, price: Price, age_s: float, rule: MarkRule, *, is_short: bool) -> Mark:
+    marked_at, applied = quote_price(price, rule, is_short=is_short)
     # Never a negative age: a venue's clock may run ahead of ours.
-    return Mark(source, price.mid, price.bid, price.ask, price.timestamp, max(0.0, age_s))
+    age_s = max(0.0, age_s)
+    return Mark(
+        source, marked_at, price.bid, price.ask, price.timestamp, age_s, None, _STATES[source], applied, price.last,
+        price.feed, price.received_at,
+    )  # fmt: skip
 
 
-def _closing_mark(close: ClosingPrice) -> Mark:
-    return Mark(PriceSource.CLOSING, close.price, closing_date=close.session)
+def _closing_mark(close: ClosingPrice, state: MarkState) -> Mark:
+    return Mark(PriceSource.CLOSING, close.price, closing_date=close.session, state=state, rule=MarkRule.CLOSE)

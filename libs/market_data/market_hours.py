@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from libs.market_data.prices import MarketPhase, Mode
-from libs.market_data.trading_sessions import NEW_YORK, TradingSession, TradingSessions, load_sessions
+from libs.market_data.trading_sessions import NEW_YORK, TradingPhase, TradingSession, TradingSessions, load_sessions
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +52,10 @@ class MarketHours:
         """Return whether the market is open or closed at `now` (aware)."""
         return MarketPhase.OPEN if self.is_open(now) else MarketPhase.CLOSED
 
+    def trading_phase(self, now: datetime) -> TradingPhase:
+        """Return whether `now` (aware) is before, in or after a regular session, or on no trading day."""
+        return self._around(now).trading_phase(now)
+
     def next_change(self, now: datetime) -> datetime:
         """Return the next opening or closing after `now`, UTC."""
         return self._around(now).next_change(now)
@@ -67,6 +71,13 @@ class MarketHours:
     def last_completed_session(self, now: datetime) -> date:
         """Return the last session that has closed at `now`: the one whose closing price is official."""
         return self._around(now).last_completed(now).date
+
+    def last_completed(self, now: datetime, count: int) -> tuple[TradingSession, ...]:
+        """Return the last `count` sessions that have closed at `now`, oldest first, with their hours."""
+        last = self.last_completed_session(now)
+        # 5 sessions in 7 days, 9 holidays a year, and a margin for the longest closures.
+        first = last - timedelta(days=count * 8 // 5 + 15)
+        return self.schedule(first, last)[-count:]
 
     def previous_session(self, session: date) -> date:
         """Return the last session before `session`."""

@@ -43,6 +43,7 @@ class Price:
     Prices in USD per share, sizes in shares. `timestamp` is the venue's clock, `received_at` ours.
     Only `symbol`, `mid` and `timestamp` are always known: other programs may write a price with nothing else.
     `epoch` names the authenticated connection it came over; `seq` counts that symbol's published messages in it.
+    `last` is the price of the last eligible trade, of venue time `last_timestamp`, where trades are streamed too.
     """
 
     symbol: str
@@ -58,6 +59,9 @@ class Price:
     received_at: datetime | None = None
     epoch: str | None = None
     seq: int | None = None
+    last: Decimal | None = None
+    last_timestamp: datetime | None = None
+    last_size: Decimal | None = None
 
     @property
     def known_since(self) -> datetime:

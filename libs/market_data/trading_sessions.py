@@ -7,7 +7,8 @@ import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NEW_YORK: Final = ZoneInfo("America/New_York")
+PRE_MARKET_BEGINS: Final = time(4, 0)
+"""Wall time in New York, on days of a session only."""
+POST_MARKET_ENDS: Final = time(20, 0)
+"""Also on days of an early close, though many venues end sooner then: a quote that comes is still of that day."""
+
+
+class TradingPhase(StrEnum):
+    """What part of a trading day a moment is, by the calendar. Outside of the first three nothing is traded."""
+
+    PRE = "pre"
+    REGULAR = "regular"
+    POST = "post"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,18 @@ class TradingSessions:
         """Say whether `now` lies in a session: its first moment does, its closing moment does not."""
         begun = bisect_right(self._opens, now)
         return begun > 0 and now < self._closes[begun - 1]
+
+    def trading_phase(self, now: datetime) -> TradingPhase:
+        """Return the phase of `now`: a session's first moment is regular, its closing moment already post."""
+        if self.is_open(now):
+            return TradingPhase.REGULAR
+        in_new_york = now.astimezone(NEW_YORK)
+        session = self.on_or_before(in_new_york.date())
+        if session.date != in_new_york.date():
+            return TradingPhase.CLOSED
+        if now < session.opens_at:
+            return TradingPhase.PRE if in_new_york.time() >= PRE_MARKET_BEGINS else TradingPhase.CLOSED
+        return TradingPhase.POST if in_new_york.time() < POST_MARKET_ENDS else TradingPhase.CLOSED
 
     def next_change(self, now: datetime) -> datetime:
         """Return the first opening or closing after `now`."""

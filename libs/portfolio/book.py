@@ -1,57 +1,87 @@
-"""The folded ledger: every symbol's position, kept up to date as fills and voids are recorded. Pure and immutable.
+"""The folded ledger: every symbol's position, kept up to date as fills, adjustments and voids are recorded. Pure.
 
-A fill in time order is applied to what is there; a late fill or a void folds that symbol's fills again. Either way the
-result is what folding everything from the beginning would give.
+An entry in time order is applied to what is there; a late one or a void folds that symbol's entries again. Either way
+the result is what folding everything from the beginning would give. Symbols that one was renamed to another are one
+family and folded together.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
+from operator import attrgetter
 from typing import Final, NamedTuple
 
-from libs.portfolio.fills import EXACT, ZERO, Fill
-from libs.portfolio.positions import DayActivity, Position, apply_fill, day_start, fold_fills, sum_day
+from libs.portfolio.adjustments import Adjustment, AdjustmentKind
+from libs.portfolio.alpaca_cost import alpaca_costs, sync_day
+from libs.portfolio.days import DayActivity, day_between, day_start
+from libs.portfolio.entries import Arrival, Entry, Place, Positions, after_split, apply_entry
+from libs.portfolio.fills import EXACT, ZERO
+from libs.portfolio.positions import Position, flat
 
 
 class Revision(NamedTuple):
-    """How much of the ledger is folded: the last sequence numbers of its two append-only tables."""
+    """How much of the ledger is folded: the last sequence numbers of its append-only tables."""
 
     fills: int = 0
     voids: int = 0
+    adjustments: int = 0
+    adjustment_voids: int = 0
 
 
 NOTHING_READ: Final = Revision()
 
 
-class Arrival(NamedTuple):
-    """A fill with its place in the order of arrival."""
-
-    seq: int
-    fill: Fill
-
-
 class Voiding(NamedTuple):
-    """A recorded correction: the fill counts no longer."""
+    """A recorded correction: the fill (or adjustment) of this id and symbol counts no longer."""
 
     seq: int
-    fill_id: str
+    entry_id: str
     symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What was recorded. An entry's void may come with it or later, never before."""
+
+    fills: Sequence[Arrival] = ()
+    voids: Sequence[Voiding] = ()
+    adjustments: Sequence[Arrival] = ()
+    adjustment_voids: Sequence[Voiding] = ()
+
+
+class Step(NamedTuple):
+    """An entry where it applies, and the symbol's position after it."""
+
+    place: Place
+    entry: Entry
+    after: Position
+
+
+class Units(NamedTuple):
+    """What one share of a symbol was at an earlier moment: `old` shares of `symbol` for every `new` of today's."""
+
+    symbol: str
+    new: Decimal = Decimal(1)
+    old: Decimal = Decimal(1)
 
 
 @dataclass(frozen=True)
 class Book:
     """Positions as of one revision of the ledger, flat ones included. Every amount is exact.
 
-    `arrivals` holds the fills that count, per symbol, in the order they apply.
+    `steps` holds the entries that count, per symbol, in the order they apply; `families` the symbols that are folded
+    together because one was renamed to another.
     """
 
     revision: Revision = NOTHING_READ
     positions: Mapping[str, Position] = field(default_factory=dict)
-    arrivals: Mapping[str, tuple[Arrival, ...]] = field(default_factory=dict)
+    steps: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
+    families: Mapping[str, frozenset[str]] = field(default_factory=dict)
     _days: dict[date, Mapping[str, DayActivity]] = field(default_factory=dict, compare=False, repr=False)
+    _alpaca: dict[date, Mapping[str, Position]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def open_positions(self) -> tuple[Position, ...]:
@@ -59,84 +89,232 @@ class Book:
         return tuple(position for _, position in sorted(self.positions.items()) if position.is_open)
 
     @cached_property
-    def realized_closed(self) -> Decimal:
-        """USD before fees, earned in symbols no longer held."""
-        return _sum(position.realized_pnl for position in self.positions.values() if not position.is_open)
-
-    @cached_property
-    def fees_closed(self) -> Decimal:
-        """USD of fees paid in symbols no longer held."""
-        return _sum(position.fees for position in self.positions.values() if not position.is_open)
+    def closed(self) -> "Closed":
+        """What symbols no longer held have earned and cost since the beginning."""
+        closed = [position for position in self.positions.values() if not position.is_open]
+        return Closed(
+            _sum(position.realized_pnl for position in closed),
+            _sum(position.fees for position in closed),
+            _sum(position.income for position in closed),
+        )
 
     def day(self, session_date: date) -> Mapping[str, DayActivity]:
         """Return per symbol what happened since `session_date` began in New York. Computed once per date."""
         if session_date not in self._days:
             # One date is asked for at a time: the day before must not pile up in a process that runs for weeks.
             self._days.clear()
-            self._days[session_date] = {symbol: self._day_of(symbol, session_date) for symbol in self.positions}
+            start = day_start(session_date)
+            self._days[session_date] = {symbol: self._day_of(symbol, start) for symbol in self.positions}
         return self._days[session_date]
 
-    def _day_of(self, symbol: str, session_date: date) -> DayActivity:
-        arrivals = self.arrivals[symbol]
-        first = bisect_left(arrivals, day_start(session_date), key=_filled_at)
-        day = sum_day(ZERO, [arrival.fill for arrival in arrivals[first:]])
-        overnight = EXACT.subtract(self.positions[symbol].qty, day.net_qty)
-        return DayActivity(overnight, day.net_qty, day.net_cost, day.fees)
+    def alpaca_positions(self, now: datetime) -> Mapping[str, Position]:
+        """Return the positions with cost and realized P&L by Alpaca's cost method as of `now`. Once per sync day."""
+        day = sync_day(now)
+        if day not in self._alpaca:
+            self._alpaca.clear()
+            costs: dict[str, Decimal] = {}
+            for symbols in {self.families.get(symbol, frozenset({symbol})) for symbol in self.positions}:
+                entries = [arrival.entry for arrival in _entries_of(self.steps, symbols)]
+                costs |= alpaca_costs(entries, now)
+            self._alpaca[day] = {
+                symbol: _with_cost(position, costs.get(symbol, ZERO)) for symbol, position in self.positions.items()
+            }
+        return self._alpaca[day]
 
-
-def advance(book: Book, new_fills: Iterable[Arrival], new_voids: Iterable[Voiding]) -> Book:
-    """Return the book after what was recorded since its revision; what it has already folded is skipped.
-
-    A void must not come before its fill: read the voids first, then the fills.
-    """
-    fills = [arrival for arrival in new_fills if arrival.seq > book.revision.fills]
-    voids = [voiding for voiding in new_voids if voiding.seq > book.revision.voids]
-    if not fills and not voids:
-        return book
-    positions, arrivals = dict(book.positions), dict(book.arrivals)
-    voided: dict[str, set[str]] = {}
-    for voiding in voids:
-        voided.setdefault(voiding.symbol, set()).add(voiding.fill_id)
-    for symbol, added in _by_symbol(fills, voided).items():
-        gone = voided.get(symbol, set())
-        known = arrivals.get(symbol, ())
-        if gone or _is_late(known, added):
-            kept = [arrival for arrival in (*known, *added) if arrival.fill.fill_id not in gone]
-            arrivals[symbol] = tuple(sorted(kept, key=_order))
-            positions.pop(symbol, None)
-            if kept:
-                positions[symbol] = fold_fills(arrival.fill for arrival in arrivals[symbol])
+    def units(self, symbol: str, since: datetime, until: datetime | None = None) -> Units:
+        """Return what a share of `symbol` as of `until` (None: now) was at `since`: splits and renames are undone."""
+        if symbol not in self._reshaped:
+            return Units(symbol)
+        new = old = Decimal(1)
+        place: Place | None = None
+        while True:
+            for step in reversed(self.steps.get(symbol, ())):
+                entry = step.entry
+                if entry.at < since:
+                    return Units(symbol, new, old)
+                is_outside = (until is not None and entry.at >= until) or (place is not None and step.place >= place)
+                if is_outside or not isinstance(entry, Adjustment):
+                    continue
+                if entry.ratio_new is not None and entry.ratio_old is not None:
+                    new, old = EXACT.multiply(new, entry.ratio_new), EXACT.multiply(old, entry.ratio_old)
+                elif entry.new_symbol == symbol:
+                    symbol, place = entry.symbol, step.place
+                    break
             else:
-                del arrivals[symbol]
+                return Units(symbol, new, old)
+
+    def reshaped_at(self, symbol: str) -> datetime | None:
+        """Return when a split last changed what one share of `symbol` is, or a rename its name; None if never."""
+        if symbol not in self._reshaped:
+            return None
+        return max((step.entry.at for step in self.steps[symbol] if _reshapes(step.entry)), default=None)
+
+    @cached_property
+    def _reshaped(self) -> frozenset[str]:
+        return frozenset(symbol for symbol, steps in self.steps.items() if any(_reshapes(step.entry) for step in steps))
+
+    def _day_of(self, symbol: str, start: datetime) -> DayActivity:
+        origins = self._origins(symbol, start) if symbol in self.families else (symbol,)
+        starts = [self._before(origin, start) for origin in origins]
+        overnight = ZERO
+        for position in starts:
+            overnight = EXACT.add(overnight, self._in_todays_units(symbol, position, start))
+        return day_between(starts, self.positions[symbol], overnight)
+
+    def _before(self, symbol: str, moment: datetime) -> Position:
+        steps = self.steps.get(symbol, ())
+        index = bisect_left(steps, moment, key=_at)
+        return steps[index - 1].after if index else flat(symbol)
+
+    def _origins(self, symbol: str, start: datetime) -> tuple[str, ...]:
+        """Return the symbols whose positions at `start` have become the one in `symbol`."""
+        family = self.families[symbol]
+        origins: dict[str, tuple[str, ...]] = {member: (member,) for member in family}
+        for arrival in _entries_of(self.steps, family):
+            entry = arrival.entry
+            if isinstance(entry, Adjustment) and entry.new_symbol is not None and entry.at >= start:
+                origins[entry.new_symbol] += origins[entry.symbol]
+                origins[entry.symbol] = ()
+        return origins[symbol]
+
+    def _in_todays_units(self, symbol: str, position: Position, start: datetime) -> Decimal:
+        qty = position.qty
+        for name in {symbol, position.symbol} & self._reshaped:
+            for step in self.steps[name]:
+                entry = step.entry
+                if isinstance(entry, Adjustment) and entry.kind is AdjustmentKind.SPLIT and entry.at >= start:
+                    qty = after_split(qty, entry)
+        return qty
+
+
+class Closed(NamedTuple):
+    """USD earned (before fees), paid in fees and received as income in symbols no longer held."""
+
+    realized: Decimal
+    fees: Decimal
+    income: Decimal
+
+
+def advance(book: Book, news: News) -> Book:
+    """Return the book after what was recorded since its revision; what it has already folded is skipped."""
+    known = book.revision
+    fills = [arrival for arrival in news.fills if arrival.seq > known.fills]
+    voids = [voiding for voiding in news.voids if voiding.seq > known.voids]
+    adjustments = [arrival for arrival in news.adjustments if arrival.seq > known.adjustments]
+    adjustment_voids = [voiding for voiding in news.adjustment_voids if voiding.seq > known.adjustment_voids]
+    if not (fills or voids or adjustments or adjustment_voids):
+        return book
+    added = sorted([*fills, *adjustments], key=_place)
+    gone = {(True, voiding.entry_id) for voiding in voids} | {(False, one.entry_id) for one in adjustment_voids}
+    touched = {symbol for arrival in added for symbol in arrival.entry.symbols}
+    touched |= {voiding.symbol for voiding in (*voids, *adjustment_voids)}
+    families = _families_after(book, adjustments, {voiding.entry_id for voiding in adjustment_voids})
+    changed = _Changed(dict(book.positions), dict(book.steps))
+    for group in _groups(touched, book.families, families):
+        of_group = [arrival for arrival in added if arrival.entry.symbol in group]
+        last = max((book.steps[symbol][-1].place for symbol in group if symbol in book.steps), default=None)
+        loses = any(voiding.symbol in group for voiding in (*voids, *adjustment_voids))
+        is_late = bool(of_group) and last is not None and of_group[0].place < last
+        if loses or is_late or len(group) > 1:
+            kept = [arrival for arrival in (*_entries_of(book.steps, group), *of_group) if _key(arrival) not in gone]
+            changed.fold_again(group, sorted(kept, key=_place))
         else:
-            arrivals[symbol] = (*known, *added)
-            for arrival in added:
-                positions[symbol] = apply_fill(positions.get(symbol), arrival.fill)
+            changed.append(of_group)
     revision = Revision(
-        max([book.revision.fills, *(arrival.seq for arrival in fills)]),
-        max([book.revision.voids, *(voiding.seq for voiding in voids)]),
+        _newest(known.fills, fills),
+        _newest(known.voids, voids),
+        _newest(known.adjustments, adjustments),
+        _newest(known.adjustment_voids, adjustment_voids),
     )
-    return Book(revision, positions, arrivals)
+    return Book(revision, changed.positions, changed.steps, families)
 
 
-def _by_symbol(fills: Iterable[Arrival], voided: Mapping[str, set[str]]) -> dict[str, list[Arrival]]:
-    """Group by symbol in the order of application, with an empty list for symbols that only lost fills."""
-    groups: dict[str, list[Arrival]] = {symbol: [] for symbol in voided}
-    for arrival in sorted(fills, key=_order):
-        groups.setdefault(arrival.fill.symbol, []).append(arrival)
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """The positions and steps of the next book, while they are worked out."""
+
+    positions: Positions
+    steps: dict[str, tuple[Step, ...]]
+
+    def fold_again(self, symbols: Iterable[str], arrivals: Iterable[Arrival]) -> None:
+        for symbol in symbols:
+            self.positions.pop(symbol, None)
+            self.steps.pop(symbol, None)
+        self.append(arrivals)
+
+    def append(self, arrivals: Iterable[Arrival]) -> None:
+        added: dict[str, list[Step]] = {}
+        for arrival in arrivals:
+            apply_entry(self.positions, arrival.entry)
+            for symbol in arrival.entry.symbols:
+                added.setdefault(symbol, []).append(Step(arrival.place, arrival.entry, self.positions[symbol]))
+        for symbol, steps in added.items():
+            self.steps[symbol] = (*self.steps.get(symbol, ()), *steps)
+
+
+def _families_after(book: Book, added: Iterable[Arrival], gone: set[str]) -> Mapping[str, frozenset[str]]:
+    """Return the families after adjustments were added and voided; the same object when no rename is among them."""
+    known = [step.entry for symbol in book.families for step in book.steps.get(symbol, ())]
+    new = [arrival.entry for arrival in added]
+    renames = {
+        entry.adjustment_id: entry.symbols
+        for entry in (*known, *new)
+        if isinstance(entry, Adjustment) and entry.new_symbol is not None
+    }
+    if not renames or not (gone & renames.keys() or any(len(entry.symbols) > 1 for entry in new)):
+        return book.families
+    families: dict[str, frozenset[str]] = {}
+    for adjustment_id, symbols in renames.items():
+        if adjustment_id not in gone:
+            family = frozenset(symbols).union(*(families.get(symbol, frozenset()) for symbol in symbols))
+            families |= dict.fromkeys(family, family)
+    return families
+
+
+def _groups(touched: Iterable[str], *families: Mapping[str, frozenset[str]]) -> list[set[str]]:
+    """Return the touched symbols, each with all that must be folded with it, before or after."""
+    groups: list[set[str]] = []
+    for symbol in touched:
+        group = {symbol}.union(*(family.get(symbol, frozenset()) for family in families))
+        # A family that falls apart, or two that join, overlap: they are folded as one.
+        for other in [other for other in groups if other & group]:
+            groups.remove(other)
+            group |= other
+        groups.append(group)
     return groups
 
 
-def _is_late(known: tuple[Arrival, ...], added: list[Arrival]) -> bool:
-    return bool(known and added) and _order(added[0]) < _order(known[-1])
+def _entries_of(steps: Mapping[str, tuple[Step, ...]], symbols: Iterable[str]) -> Iterator[Arrival]:
+    """Yield the entries of some symbols in the order they apply, a rename once."""
+    places = {step.place: step.entry for symbol in symbols for step in steps.get(symbol, ())}
+    for place in sorted(places):
+        yield Arrival(place.seq, places[place])
 
 
-def _order(arrival: Arrival) -> tuple[datetime, int]:
-    return arrival.fill.filled_at, arrival.seq
+def _with_cost(position: Position, cost: Decimal) -> Position:
+    """Return `position` by another cost method: what is not in the cost has been realized."""
+    realized = EXACT.add(position.realized_pnl, EXACT.subtract(cost, position.cost_basis))
+    return Position(position.symbol, position.qty, cost, realized, position.fees, position.opened_at, position.income)
 
 
-def _filled_at(arrival: Arrival) -> datetime:
-    return arrival.fill.filled_at
+def _reshapes(entry: Entry) -> bool:
+    return isinstance(entry, Adjustment) and entry.kind in {AdjustmentKind.SPLIT, AdjustmentKind.SYMBOL_CHANGE}
+
+
+def _key(arrival: Arrival) -> tuple[bool, str]:
+    entry = arrival.entry
+    return (False, entry.adjustment_id) if isinstance(entry, Adjustment) else (True, entry.fill_id)
+
+
+def _newest(known: int, news: Sequence[Arrival] | Sequence[Voiding]) -> int:
+    return max([known, *(one.seq for one in news)])
+
+
+_place = attrgetter("place")
+
+
+def _at(step: Step) -> datetime:
+    return step.place.at
 
 
 def _sum(amounts: Iterable[Decimal]) -> Decimal:

@@ -55,6 +55,16 @@ class Fill:
             raise InvalidFillError("filled_at", "a time with its zone")
 
     @property
+    def at(self) -> datetime:
+        """When it applies."""
+        return self.filled_at
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Every symbol that it touches."""
+        return (self.symbol,)
+
+    @property
     def signed_qty(self) -> Decimal:
         """Shares gained: positive when bought, negative when sold."""
         return self.qty if self.side is Side.BUY else self.qty.copy_negate()

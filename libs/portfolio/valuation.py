@@ -4,163 +4,188 @@ Everything is exact until the last step; then money has 2 decimals, percentages 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
-from functools import lru_cache
+from decimal import Decimal, localcontext
 from typing import Final, NamedTuple
 
-from libs.market_data.freshness import Mark, PriceSource
-from libs.portfolio.fills import EXACT
-from libs.portfolio.positions import DayActivity, Position
+from libs.market_data.freshness import Mark, MarkState, PriceSource
+from libs.market_data.trading_sessions import TradingPhase
+from libs.portfolio.days import DayActivity, day_gain
+from libs.portfolio.fills import EXACT, ZERO
+from libs.portfolio.pnl import ClosedPnl, PnlReport, PnlTotals, PositionPnl, StatePnl
+from libs.portfolio.positions import Position
+from libs.portfolio.rounding import PCT_STEP, plain_number, rounded_money, rounded_price, rounded_to
 
-CENT: Final = Decimal("0.01")
-PCT_STEP: Final = Decimal("0.0001")
-PRICE_STEP: Final = Decimal("1e-9")
 AGE_DECIMALS: Final = 3
 
 _HUNDRED: Final = Decimal(100)
-_ONE: Final = Decimal(1)
 _NO_MONEY: Final = Decimal("0.00")
-# The same digits as EXACT, with nothing trapped but nonsense: rounding is what it is for.
-_ROUND: Final = Context(prec=EXACT.prec, rounding=ROUND_HALF_EVEN)
-
-
-class PositionPnl(NamedTuple):
-    """One row of the P&L body, in its order and already rounded. Short: negative qty, value and cost.
-
-    A tuple, because a thousand are built for one answer and a frozen dataclass costs three times as much to build.
-
-    USD, shares and percent; `price_age_seconds` in seconds. None is unknown: without a price everything that needs one,
-    `day_pnl` also without the previous close, the quote's fields when the mark is a close.
-    """
-
-    symbol: str
-    unrealized_pnl: Decimal | None
-    current_price: Decimal | None
-    price_source: PriceSource
-    last_updated: datetime | None
-    qty: Decimal
-    avg_entry_price: Decimal | None
-    market_value: Decimal | None
-    cost_basis: Decimal
-    unrealized_pnl_pct: Decimal | None
-    realized_pnl: Decimal
-    fees: Decimal
-    day_pnl: Decimal | None
-    bid: Decimal | None
-    ask: Decimal | None
-    previous_close: Decimal | None
-    price_age_seconds: float | None
-    closing_date: date | None
-
-
-@dataclass(frozen=True, slots=True)
-class PnlTotals:
-    """Sums of the rounded rows, USD. Unpriced rows are left out and named; then `complete` is false.
-
-    `total_realized` covers the whole ledger: the rows and `realized_closed`, the part of symbols no longer held.
-    """
-
-    total_unrealized: Decimal
-    total_realized: Decimal
-    total_fees: Decimal
-    total_day_pnl: Decimal
-    total_market_value: Decimal
-    realized_closed: Decimal
-    complete: bool
-    unpriced: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PnlReport:
-    """Every row and their totals, as of one moment."""
-
-    rows: tuple[PositionPnl, ...]
-    totals: PnlTotals
+_AGE: Final = PositionPnl._fields.index("price_age_seconds")
 
 
 class Valuable(NamedTuple):
-    """What one row is computed from. `previous_close` in USD per share, None when unknown."""
+    """What one row is computed from.
+
+    `previous_close` in USD per share of today, `overnight_value` the exact USD that the overnight shares were worth at
+    it; None when unknown. `session` is which part of the trading day it is.
+    """
 
     position: Position
     day: DayActivity
     mark: Mark
     previous_close: Decimal | None
+    overnight_value: Decimal | None
+    session: TradingPhase = TradingPhase.REGULAR
 
 
-def value_position(position: Position, day: DayActivity, mark: Mark, previous_close: Decimal | None) -> PositionPnl:
-    """Return the row of `position` at `mark`; no price gives nulls, never zeros."""
-    price, cost = mark.price, position.cost_basis
-    qty, avg_entry_price, rounded_cost, realized_pnl, fees = _without_price(position)
-    value = gain = gain_pct = day_gain = None
+class _Booked(NamedTuple):
+    """The part of a row that the ledger alone decides, rounded as the row shows it."""
+
+    qty: Decimal
+    avg_entry_price: Decimal | None
+    cost_basis: Decimal
+    realized_pnl: Decimal
+    fees: Decimal
+    income: Decimal
+    realized_today: Decimal
+    fees_today: Decimal
+    income_today: Decimal
+    overnight_qty: Decimal
+    cost: Decimal
+    day_cost: Decimal
+
+
+def value_position(asked: Valuable) -> PositionPnl:
+    """Return one row; no price gives nulls, never zeros."""
+    return _row(asked, _booked(asked.position, asked.day))
+
+
+def _row(asked: Valuable, booked: _Booked) -> PositionPnl:
+    position, day, mark, previous_close, overnight, session = asked
+    price = mark.price
+    value = gain = gain_pct = day_pnl = extended_pnl = None
     if price is not None:
         value = EXACT.multiply(position.qty, price)
-        gain = EXACT.subtract(value, cost)
-        if cost:
-            gain_pct = EXACT.divide(EXACT.multiply(gain, _HUNDRED), cost.copy_abs())
-        if previous_close is not None:
-            day_gain = _day_gain(day, price, previous_close)
+        gain = EXACT.subtract(value, position.cost_basis)
+        if position.cost_basis:
+            gain_pct = EXACT.divide(EXACT.multiply(gain, _HUNDRED), position.cost_basis.copy_abs())
+        if previous_close is not None and overnight is not None:
+            day_pnl = day_gain(day, value, overnight)
+        if mark.extended_price is not None:
+            extended_pnl = EXACT.multiply(position.qty, EXACT.subtract(mark.extended_price, price))
+    exit_price = mark.ask if position.qty < ZERO else mark.bid
+    exit_gain = None
+    if exit_price is not None:
+        exit_gain = EXACT.subtract(EXACT.multiply(position.qty, exit_price), position.cost_basis)
     return PositionPnl(
-        symbol=position.symbol,
-        unrealized_pnl=None if gain is None else _rounded(gain, CENT),
-        current_price=rounded_price(price),
-        price_source=mark.source,
-        last_updated=mark.last_updated,
-        qty=qty,
-        avg_entry_price=avg_entry_price,
-        market_value=None if value is None else _rounded(value, CENT),
-        cost_basis=rounded_cost,
-        unrealized_pnl_pct=None if gain_pct is None else _rounded(gain_pct, PCT_STEP),
-        realized_pnl=realized_pnl,
-        fees=fees,
-        day_pnl=None if day_gain is None else _rounded(day_gain, CENT),
-        bid=rounded_price(mark.bid),
-        ask=rounded_price(mark.ask),
-        previous_close=rounded_price(previous_close),
-        price_age_seconds=_rounded_age(mark),
-        closing_date=mark.closing_date,
+        position.symbol,
+        _money(gain),
+        rounded_price(price),
+        mark.source,
+        mark.last_updated,
+        booked.qty,
+        booked.avg_entry_price,
+        _money(value),
+        booked.cost_basis,
+        None if gain_pct is None else rounded_to(gain_pct, PCT_STEP),
+        booked.realized_pnl,
+        booked.fees,
+        _money(day_pnl),
+        rounded_price(mark.bid),
+        rounded_price(mark.ask),
+        rounded_price(previous_close),
+        _rounded_age(mark),
+        mark.closing_date,
+        mark.state,
+        session,
+        mark.rule,
+        rounded_price(mark.last_trade),
+        mark.feed,
+        mark.received_at,
+        rounded_price(exit_price),
+        _money(exit_gain),
+        rounded_price(mark.extended_price),
+        _money(extended_pnl),
+        booked.income,
+        booked.realized_today,
+        booked.fees_today,
+        booked.income_today,
+        booked.overnight_qty,
+        booked.cost,
+        None if overnight is None else plain_number(overnight),
+        booked.day_cost,
     )
 
 
-@lru_cache(maxsize=4096)
-def _without_price(position: Position) -> tuple[Decimal, Decimal | None, Decimal, Decimal, Decimal]:
-    """Return quantity, average, cost, realized P&L and fees as the row shows them.
-
-    Kept: a position changes with a fill, its price many times a second.
-    """
-    return (
+def _booked(position: Position, day: DayActivity) -> _Booked:
+    return _Booked(
         plain_number(position.qty),
         rounded_price(position.avg_entry_price),
-        _rounded(position.cost_basis, CENT),
-        _rounded(position.realized_pnl, CENT),
-        _rounded(position.fees, CENT),
+        rounded_money(position.cost_basis),
+        rounded_money(position.realized_pnl),
+        rounded_money(position.fees),
+        rounded_money(position.income),
+        rounded_money(day.realized),
+        rounded_money(day.fees),
+        rounded_money(day.income),
+        plain_number(day.overnight_qty),
+        plain_number(position.cost_basis),
+        plain_number(day.net_cost),
     )
 
 
-def total_pnl(rows: Sequence[PositionPnl], realized_closed: Decimal) -> PnlTotals:
-    """Add up rounded rows; `realized_closed` is the exact USD earned in symbols no longer held."""
-    closed = _rounded(realized_closed, CENT)
+def total_pnl(rows: Sequence[PositionPnl], closed: ClosedPnl) -> PnlTotals:
+    """Add up rounded rows; `closed` is what symbols no longer held have brought, still exact."""
+    closed = closed.rounded()
+    day_pnl = _total(row.day_pnl for row in rows)
     unpriced = tuple(row.symbol for row in rows if row.price_source is PriceSource.UNAVAILABLE)
+    knows_day = closed.day_pnl is not None and all(row.day_pnl is not None for row in rows)
     return PnlTotals(
         total_unrealized=_total(row.unrealized_pnl for row in rows),
-        total_realized=EXACT.add(_total(row.realized_pnl for row in rows), closed),
+        total_realized=EXACT.add(_total(row.realized_pnl for row in rows), closed.realized),
         total_fees=_total(row.fees for row in rows),
-        total_day_pnl=_total(row.day_pnl for row in rows),
+        total_day_pnl=day_pnl,
         total_market_value=_total(row.market_value for row in rows),
-        realized_closed=closed,
+        realized_closed=closed.realized,
         complete=not unpriced,
         unpriced=unpriced,
+        total_realized_today=EXACT.add(_total(row.realized_today for row in rows), closed.realized_today),
+        total_income=EXACT.add(_total(row.income for row in rows), closed.income),
+        total_income_today=EXACT.add(_total(row.income_today for row in rows), closed.income_today),
+        total_liquidation_pnl=_total(row.liquidation_pnl for row in rows),
+        liquidation_complete=all(row.liquidation_pnl is not None for row in rows),
+        account_day_pnl=EXACT.add(day_pnl, closed.day_pnl) if knows_day and closed.day_pnl is not None else None,
+        closed=closed,
+        states=_by_state(rows),
     )
 
 
-def value_positions(
-    inputs: Iterable[Valuable], realized_closed: Decimal, memory: "RowMemory | None" = None
-) -> PnlReport:
+def _by_state(rows: Sequence[PositionPnl]) -> tuple[StatePnl, ...]:
+    found: dict[MarkState, list[PositionPnl]] = {}
+    for row in rows:
+        found.setdefault(row.state, []).append(row)
+    return tuple(
+        StatePnl(
+            state,
+            len(of_state),
+            _total(row.unrealized_pnl for row in of_state),
+            _total(row.market_value for row in of_state),
+            None if any(row.day_pnl is None for row in of_state) else _total(row.day_pnl for row in of_state),
+        )
+        for state, of_state in sorted(found.items())
+    )
+
+
+def value_positions(inputs: Iterable[Valuable], closed: ClosedPnl, memory: "RowMemory | None" = None) -> PnlReport:
     """Value every input, in the order given, and total them. `memory` saves computing the same row twice."""
     value = value_position if memory is None else memory.value_position
-    rows = tuple(value(*one) for one in inputs)
-    return PnlReport(rows, total_pnl(rows, realized_closed))
+    rows = tuple(value(one) for one in inputs)
+    return PnlReport(rows, total_pnl(rows, closed))
+
+
+class _Remembered(NamedTuple):
+    asked: Valuable
+    booked: _Booked
+    row: PositionPnl
 
 
 class RowMemory:
@@ -170,28 +195,27 @@ class RowMemory:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Valuable, PositionPnl]] = {}
+        self._known: dict[str, _Remembered] = {}
 
-    def value_position(
-        self, position: Position, day: DayActivity, mark: Mark, previous_close: Decimal | None
-    ) -> PositionPnl:
+    def value_position(self, asked: Valuable) -> PositionPnl:
         """Return what `value_position` would."""
+        position, day, mark, previous_close, overnight, session = asked
         known = self._known.get(position.symbol)
-        if known is not None:
-            (known_position, known_day, known_mark, known_close), row = known
-            # What has not changed is the same object, and comparing that costs next to nothing. Of the mark all counts
-            # but its age.
+        # What has not changed is the same object, and comparing that costs next to nothing.
+        if known is None or known.asked.position is not position or known.asked.day is not day:
+            booked = _booked(position, day)
+        else:
+            before, booked, row = known
             if (
-                known_position is position
-                and known_day is day
-                and (known_close is previous_close or known_close == previous_close)
-                and known_mark[:5] == mark[:5]
-                and known_mark.closing_date == mark.closing_date
+                (before.mark is mark or before.mark.is_same_but_for_age(mark))
+                and before.previous_close == previous_close
+                and before.overnight_value == overnight
+                and before.session is session
             ):
-                # The age stands last but one. Built from its parts: `_replace` takes twice as long.
-                return PositionPnl(*row[:-2], _rounded_age(mark), row[-1])
-        row = value_position(position, day, mark, previous_close)
-        self._known[position.symbol] = (Valuable(position, day, mark, previous_close), row)
+                # Built from its parts: `_replace` takes twice as long.
+                return PositionPnl._make((*row[:_AGE], _rounded_age(mark), *row[_AGE + 1 :]))
+        row = _row(asked, booked)
+        self._known[position.symbol] = _Remembered(asked, booked, row)
         return row
 
 
@@ -199,41 +223,10 @@ def _rounded_age(mark: Mark) -> float | None:
     return None if mark.age_s is None else round(mark.age_s, AGE_DECIMALS)
 
 
-def rounded_money(amount: Decimal) -> Decimal:
-    """Return USD to the cent, half to even, and never -0.00."""
-    return _rounded(amount, CENT)
-
-
-def rounded_price(price: Decimal | None) -> Decimal | None:
-    """Return a price with at least 2 and at most 9 decimals; None stays None."""
-    if price is None:
-        return None
-    in_cents = price.quantize(CENT, None, _ROUND)
-    if in_cents == price:
-        return in_cents
-    rounded = price.quantize(PRICE_STEP, None, _ROUND)
-    # What is whole cents only after this rounding keeps its two decimals.
-    return in_cents if in_cents == rounded else rounded.normalize(_ROUND)
-
-
-def plain_number(number: Decimal) -> Decimal:
-    """Return the same number as people write it: 100, not 1E+2 nor 100.000000000; 0.5, not 0.500."""
-    whole = number.quantize(_ONE, None, _ROUND)
-    return whole if whole == number else number.normalize(_ROUND)
-
-
-def _day_gain(day: DayActivity, price: Decimal, previous_close: Decimal) -> Decimal:
-    held = EXACT.multiply(day.overnight_qty, EXACT.subtract(price, previous_close))
-    traded = EXACT.subtract(EXACT.multiply(day.net_qty, price), day.net_cost)
-    return EXACT.subtract(EXACT.add(held, traded), day.fees)
-
-
-def _rounded(amount: Decimal, step: Decimal) -> Decimal:
-    rounded = amount.quantize(step, None, _ROUND)
-    # A lost fraction of a cent must not leave -0.00 behind.
-    return rounded or rounded.copy_abs()
-
-
 def _total(amounts: Iterable[Decimal | None]) -> Decimal:
     with localcontext(EXACT):
         return sum((amount for amount in amounts if amount is not None), _NO_MONEY)
+
+
+def _money(amount: Decimal | None) -> Decimal | None:
+    return None if amount is None else rounded_money(amount)

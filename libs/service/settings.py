@@ -211,6 +211,8 @@ class PriceSettings(Settings):
     max_spread_pct: Annotated[
         Decimal, Field(gt=0, le=200, allow_inf_nan=False, description="a percentage above 0, at most 200")
     ] = Decimal(10)
+    mark_rule: Literal["mid", "last", "liquidation"] = Field("mid", description="mid, last or liquidation")
+    extended_hours_marks: bool = Field(default=True, description="true or false")
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)

@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 from apps.execution_gateway.health_report import GatewayState, health_body, reasons
 from apps.execution_gateway.pnl_report import FeedView, MarketSaidBy, MarketView
 from libs.market_data.prices import LinkState, MarketPhase, Mode
+from libs.market_data.trading_sessions import TradingPhase
 
 NOON = datetime(2025, 10, 20, 16, 0, tzinfo=UTC)
 
@@ -18,7 +19,7 @@ def state(**changes: object) -> GatewayState:
         "feed": FeedView(connected=True, state=LinkState.STREAMING, since=NOON),
         "doubted": [],
         "heartbeat_age_s": 1.23456,
-        "market": MarketView(MarketPhase.OPEN, NOON, MarketSaidBy.CALENDAR),
+        "market": MarketView(MarketPhase.OPEN, TradingPhase.REGULAR, NOON, MarketSaidBy.CALENDAR),
         "closing_prices": 3,
         "bars_problems": ("x is missing",),
     }

@@ -216,7 +216,7 @@ async def test_readers_and_writers_together_end_at_the_truth(engine: AsyncEngine
 
     await asyncio.gather(read(), *(write(number, one) for number, one in enumerate(fills)), read())
     book = await ledger.book()
-    assert len(book.arrivals["AAPL"]) == 24
+    assert len(book.steps["AAPL"]) == 24
     assert book == await Ledger(engine).book()
     # Each reader on its own only ever sees the ledger grow.
     assert len(readings) == 2

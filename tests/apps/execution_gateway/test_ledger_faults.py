@@ -83,7 +83,7 @@ async def test_a_row_that_no_fill_can_be(ledger: Ledger, path: Path, damage: str
     with closing(sqlite3.connect(path)) as other, other:
         other.execute(damage)
     with pytest.raises(DatabaseUnavailableError, match="unreadable row"):
-        await Ledger(ledger._engine).book()
+        await Ledger(ledger._access._engine).book()
 
 
 async def test_a_database_that_refuses_a_valid_fill_is_no_conflict(ledger: Ledger, path: Path) -> None:

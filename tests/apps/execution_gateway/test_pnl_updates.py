@@ -14,26 +14,28 @@ from apps.execution_gateway.pnl_feed import PnlFeed, PnlReader, PnlUpdate
 from apps.execution_gateway.pnl_report import FeedView, MarketSaidBy, MarketView, RealtimePnl
 from libs.market_data.freshness import Mark, PriceSource
 from libs.market_data.prices import LinkState, MarketPhase, Mode
-from libs.portfolio.positions import DayActivity, fold_fills
-from libs.portfolio.valuation import PnlReport, PositionPnl, total_pnl, value_position
+from libs.market_data.trading_sessions import TradingPhase
+from libs.portfolio.pnl import ClosedPnl, PnlReport, PositionPnl
+from libs.portfolio.positions import fold_fills
+from libs.portfolio.valuation import total_pnl
 from libs.service.supervise import Supervisor
 from tests.support.gateway import decode
-from tests.support.portfolio import fill
+from tests.support.portfolio import fill, held, valued
 from tests.support.waiting import eventually
 
 
 def row(symbol: str, mid: int) -> PositionPnl:
     position = fold_fills([fill(100, 150, symbol=symbol)])
     mark = Mark(PriceSource.REAL_TIME, Decimal(mid), last_updated=datetime(2025, 10, 20, tzinfo=UTC))
-    return value_position(position, DayActivity(Decimal(100)), mark, None)
+    return valued(position, held(100), mark, None)
 
 
 def pnl(number: int) -> RealtimePnl:
     return RealtimePnl(
-        PnlReport((), total_pnl((), Decimal(0))),
+        PnlReport((), total_pnl((), ClosedPnl())),
         Mode.SIMULATED,
         FeedView(connected=True, state=LinkState.STREAMING, since=None),
-        MarketView(MarketPhase.OPEN, None, MarketSaidBy.FEED),
+        MarketView(MarketPhase.OPEN, TradingPhase.REGULAR, None, MarketSaidBy.FEED),
         datetime(2025, 10, 20, tzinfo=UTC),
         str(number),
     )
@@ -79,9 +81,9 @@ def test_an_event_is_one_line_of_json():
 
 
 def test_a_close_is_a_date():
-    closing = value_position(
+    closing = valued(
         fold_fills([fill(1, 150)]),
-        DayActivity(Decimal(1)),
+        held(1),
         Mark(PriceSource.CLOSING, Decimal(151), closing_date=date(2025, 10, 17)),
         Decimal(150),
     )
@@ -131,7 +133,7 @@ class Sleeper:
     async def report(self) -> RealtimePnl:
         self.reports += 1
         rows = (row("A", self.reports),)
-        return replace(pnl(self.reports), report=PnlReport(rows, total_pnl(rows, Decimal(0))))
+        return replace(pnl(self.reports), report=PnlReport(rows, total_pnl(rows, ClosedPnl())))
 
     async def report_from_memory(self) -> RealtimePnl:
         return await self.report()

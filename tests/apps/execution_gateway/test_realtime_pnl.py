@@ -62,7 +62,13 @@ async def test_the_body_has_every_field_of_the_contract(running_gateway: Running
         "cost_basis": Decimal("15000.00"), "unrealized_pnl_pct": None, "realized_pnl": Decimal("0.00"),
         "fees": Decimal("0.00"), "day_pnl": None, "bid": None, "ask": None, "previous_close": None,
         "price_age_seconds": None, "closing_date": None,
+        "state": "unpriced", "session": row["session"], "mark_rule": None, "last_trade": None, "feed": None,
+        "received_at": None, "liquidation_price": None, "liquidation_pnl": None, "extended_price": None,
+        "extended_pnl": None, "income": 0, "realized_today": 0, "fees_today": 0, "income_today": 0,
+        "overnight_qty": row["overnight_qty"], "cost": 15000, "overnight_value": row["overnight_value"],
+        "day_cost": row["day_cost"],
     }  # fmt: skip
+    assert row["session"] in {"pre", "regular", "post", "closed"}
     assert (body["complete"], body["unpriced"], body["total_unrealized"]) == (False, ["AAPL"], 0)
 
 

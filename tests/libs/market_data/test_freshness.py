@@ -11,6 +11,9 @@ from libs.market_data.freshness import (
     ClosingPrice,
     FeedWord,
     Mark,
+    MarkRule,
+    MarkRules,
+    MarkState,
     PriceSource,
     choose_mark,
     live_feed,
@@ -39,8 +42,16 @@ def price(age_s: float = 0, **fields: object) -> Price:
 
 
 def mark_of(one: Price | None, **asked: object) -> Mark:
-    usual = {"word": FeedWord.NOTHING, "last_vouched_at": None, "close": CLOSE, "market": MarketPhase.OPEN, "now": NOW}
-    return choose_mark(one, **(usual | {"stale_after_s": 15, "ttl_s": 300} | asked))  # type: ignore[arg-type]
+    rules = MarkRules(15, 300, asked.pop("rule", MarkRule.MID), asked.pop("extended_hours", True))  # type: ignore[arg-type]
+    usual = {
+        "rules": rules,
+        "word": FeedWord.NOTHING,
+        "last_vouched_at": None,
+        "close": CLOSE,
+        "market": MarketPhase.OPEN,
+        "now": NOW,
+    }
+    return choose_mark(one, **(usual | asked))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -83,12 +94,17 @@ def test_the_ladder(one: Price | None, asked: dict[str, object], expected: Price
 
 def test_a_quote_mark_carries_the_quote() -> None:
     one = price(2)
-    expected = Mark(PriceSource.REAL_TIME, one.mid, one.bid, one.ask, one.timestamp, 2.0)
+    expected = Mark(
+        PriceSource.REAL_TIME, one.mid, one.bid, one.ask, one.timestamp, 2.0, None, MarkState.LIVE, MarkRule.MID, None,
+        one.feed, one.received_at,
+    )  # fmt: skip
     assert mark_of(one) == expected
 
 
 def test_a_closing_mark_carries_its_session_and_nothing_of_a_quote() -> None:
-    assert mark_of(None) == Mark(PriceSource.CLOSING, CLOSE.price, closing_date=CLOSE.session)
+    assert mark_of(None) == Mark(
+        PriceSource.CLOSING, CLOSE.price, closing_date=CLOSE.session, state=MarkState.FALLBACK, rule=MarkRule.CLOSE
+    )
 
 
 def test_nothing_known_is_said_to_be_nothing() -> None:
@@ -97,7 +113,9 @@ def test_nothing_known_is_said_to_be_nothing() -> None:
 
 
 def test_a_price_of_only_mid_and_timestamp_is_live_by_its_timestamp() -> None:
-    assert mark_of(Price("AAPL", Decimal(152), NOW)) == Mark(PriceSource.REAL_TIME, Decimal(152), None, None, NOW, 0.0)
+    assert mark_of(Price("AAPL", Decimal(152), NOW)) == Mark(
+        PriceSource.REAL_TIME, Decimal(152), None, None, NOW, 0.0, None, MarkState.LIVE, MarkRule.MID
+    )
 
 
 def test_a_price_from_the_future_has_no_negative_age() -> None:
@@ -176,3 +194,47 @@ OFF_LINE = {"state": LinkState.BACKING_OFF, "connected": False, "symbols": froze
 )
 def test_what_the_feed_says_of_a_price(feed: FeedStatus, heard_s: float, expected: FeedWord) -> None:
     assert word_of(live_feed(feed, NOW - timedelta(seconds=heard_s), NOW), price()) is expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "last", "is_short", "expected"),
+    [
+        (MarkRule.MID, "152.005", False, ("152.00", MarkRule.MID)),
+        (MarkRule.LAST, "152.005", False, ("152.005", MarkRule.LAST)),
+        (MarkRule.LAST, "151.99", True, ("151.99", MarkRule.LAST)),
+        (MarkRule.LAST, "152.02", False, ("152.00", MarkRule.MID)),
+        (MarkRule.LAST, "151.98", False, ("152.00", MarkRule.MID)),
+        (MarkRule.LAST, None, False, ("152.00", MarkRule.MID)),
+        (MarkRule.LIQUIDATION, "152.005", False, ("151.99", MarkRule.LIQUIDATION)),
+        (MarkRule.LIQUIDATION, None, True, ("152.01", MarkRule.LIQUIDATION)),
+    ],
+)
+def test_each_rule_names_the_price_it_took(
+    rule: MarkRule, last: str | None, is_short: bool, expected: tuple[str, MarkRule]
+) -> None:
+    one = price(1, last=None if last is None else Decimal(last))
+    mark = mark_of(one, rule=rule, is_short=is_short)
+    assert (str(mark.price), mark.rule) == expected
+
+
+@pytest.mark.parametrize("rule", MarkRule)
+def test_a_price_without_sides_marks_at_its_mid_whatever_the_rule(rule: MarkRule) -> None:
+    mark = mark_of(Price("AAPL", Decimal(152), NOW, last=Decimal(151)), rule=rule)
+    assert (mark.price, mark.rule) == (152, MarkRule.MID)
+
+
+def test_out_of_hours_a_quote_marks_only_where_the_settings_let_it() -> None:
+    fresh = price(1)
+    assert mark_of(fresh, market=MarketPhase.CLOSED).state is MarkState.LIVE
+    shut = mark_of(fresh, market=MarketPhase.CLOSED, extended_hours=False)
+    assert (shut.source, shut.state, shut.price) == (PriceSource.CLOSING, MarkState.CLOSED, CLOSE.price)
+    assert shut.extended_price == fresh.mid
+    unknown = mark_of(fresh, market=MarketPhase.CLOSED, extended_hours=False, close=None)
+    assert (unknown.source, unknown.price, unknown.extended_price) == (PriceSource.UNAVAILABLE, None, fresh.mid)
+    assert mark_of(price(20), market=MarketPhase.CLOSED, extended_hours=False).extended_price is None
+    assert mark_of(fresh, extended_hours=False).state is MarkState.LIVE
+
+
+def test_a_close_in_an_open_market_is_a_makeshift() -> None:
+    assert mark_of(None).state is MarkState.FALLBACK
+    assert mark_of(None, market=MarketPhase.CLOSED).state is MarkState.CLOSED

@@ -4,10 +4,11 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.portfolio.book import Arrival, Book, Revision, Voiding, advance
+from libs.portfolio.book import Book, News, Revision, Voiding, advance
+from libs.portfolio.entries import Arrival
 from libs.portfolio.fills import Fill
-from libs.portfolio.positions import day_activity, fold_fills
-from tests.support.portfolio import OPENING, fill, fill_lists
+from libs.portfolio.positions import fold_fills
+from tests.support.portfolio import OPENING, day_activity, fill, fill_lists
 
 SYMBOLS = ("AAPL", "MSFT", "BRK.B")
 
@@ -20,9 +21,9 @@ def test_an_empty_book_holds_nothing() -> None:
     book = Book()
     assert book.revision == Revision(0, 0)
     assert book.open_positions == ()
-    assert (book.realized_closed, book.fees_closed) == (0, 0)
+    assert book.closed == (0, 0, 0)
     assert book.day(date(2025, 10, 20)) == {}
-    assert advance(book, [], []) is book
+    assert advance(book, News([])) is book
 
 
 def test_open_positions_come_by_symbol_and_flat_ones_are_kept() -> None:
@@ -32,46 +33,46 @@ def test_open_positions_come_by_symbol_and_flat_ones_are_kept() -> None:
         fill(-10, 120, fill_id="3", fee=Decimal(2)),
         fill(5, 50, fill_id="4", symbol="F", fee=Decimal(4)),
     ]
-    book = advance(Book(), arrive(*fills), [])
+    book = advance(Book(), News(arrive(*fills)))
     assert [position.symbol for position in book.open_positions] == ["F", "MSFT"]
     assert book.positions["AAPL"].realized_pnl == 200
-    assert (book.realized_closed, book.fees_closed) == (200, 3)
+    assert book.closed == (200, 3, 0)
 
 
 def test_a_late_fill_recomputes() -> None:
     on_time = [fill(10, 100, fill_id="1"), fill(-10, 120, fill_id="2", filled_at=OPENING + timedelta(hours=1))]
-    book = advance(Book(), arrive(*on_time), [])
+    book = advance(Book(), News(arrive(*on_time)))
     late = fill(10, 50, fill_id="3", filled_at=OPENING - timedelta(hours=1))
-    book = advance(book, [Arrival(3, late)], [])
+    book = advance(book, News([Arrival(3, late)]))
     assert book.positions["AAPL"].realized_pnl == 450
-    assert [arrival.seq for arrival in book.arrivals["AAPL"]] == [3, 1, 2]
+    assert [step.place.seq for step in book.steps["AAPL"]] == [3, 1, 2]
 
 
 def test_a_voided_fill_counts_no_longer() -> None:
-    book = advance(Book(), arrive(fill(10, 100, fill_id="1"), fill(10, 200, fill_id="2")), [])
-    book = advance(book, [], [Voiding(1, "2", "AAPL")])
+    book = advance(Book(), News(arrive(fill(10, 100, fill_id="1"), fill(10, 200, fill_id="2"))))
+    book = advance(book, News(voids=[Voiding(1, "2", "AAPL")]))
     assert book.positions["AAPL"] == fold_fills([fill(10, 100)])
     assert book.revision == Revision(2, 1)
 
 
 def test_voiding_all_fills_of_a_symbol_forgets_it() -> None:
-    book = advance(Book(), arrive(fill(10, 100, fill_id="1")), [])
-    book = advance(book, [], [Voiding(1, "1", "AAPL")])
+    book = advance(Book(), News(arrive(fill(10, 100, fill_id="1"))))
+    book = advance(book, News(voids=[Voiding(1, "1", "AAPL")]))
     assert book.positions == {}
-    assert book.arrivals == {}
+    assert book.steps == {}
     assert book.day(date(2025, 10, 20)) == {}
-    assert advance(book, [Arrival(2, fill(1, 1, fill_id="2"))], []).positions["AAPL"].qty == 1
+    assert advance(book, News([Arrival(2, fill(1, 1, fill_id="2"))])).positions["AAPL"].qty == 1
 
 
 def test_what_is_folded_already_is_skipped() -> None:
     arrivals = arrive(fill(10, 100, fill_id="1"), fill(10, 100, fill_id="2"))
     voids = [Voiding(1, "1", "AAPL")]
-    book = advance(Book(), arrivals, voids)
-    assert advance(book, arrivals, voids) is book
+    book = advance(Book(), News(arrivals, voids))
+    assert advance(book, News(arrivals, voids)) is book
 
 
 def test_days_are_computed_once_per_date() -> None:
-    book = advance(Book(), arrive(fill(10, 100, fill_id="1")), [])
+    book = advance(Book(), News(arrive(fill(10, 100, fill_id="1"))))
     today = book.day(date(2025, 10, 20))
     assert book.day(date(2025, 10, 20)) is today
     assert book.day(date(2025, 10, 21))["AAPL"].overnight_qty == 10
@@ -82,7 +83,7 @@ def test_days_are_computed_once_per_date() -> None:
 def test_step_by_step_equals_from_the_beginning(fills: list[Fill], data: st.DataObject) -> None:
     arrivals = arrive(*fills)
     voided = data.draw(st.sets(st.sampled_from(arrivals)))
-    voids = [Voiding(seq, one.fill.fill_id, one.fill.symbol) for seq, one in enumerate(sorted(voided), start=1)]
+    voids = [Voiding(seq, one.entry.fill_id, one.entry.symbol) for seq, one in enumerate(sorted(voided), start=1)]
     book, left = Book(), list(voids)
     start = 0
     while start < len(arrivals):
@@ -91,15 +92,15 @@ def test_step_by_step_equals_from_the_beginning(fills: list[Fill], data: st.Data
         start += size
         ready = []
         # A void may come with its fill or later, in its own order.
-        while left and left[0].fill_id in {a.fill.fill_id for a in arrivals[:start]} and data.draw(st.booleans()):
+        while left and left[0].entry_id in {a.entry.fill_id for a in arrivals[:start]} and data.draw(st.booleans()):
             ready.append(left.pop(0))
-        book = advance(book, batch, ready)
-    book = advance(book, [], left)
+        book = advance(book, News(batch, ready))
+    book = advance(book, News(voids=left))
 
-    assert book == advance(Book(), arrivals, voids)
-    counted = [one.fill for one in arrivals if one not in voided]
+    assert book == advance(Book(), News(arrivals, voids))
+    counted = [one.entry for one in arrivals if one not in voided]
     assert set(book.positions) == {one.symbol for one in counted}
     for symbol, position in book.positions.items():
         of_symbol = [one for one in counted if one.symbol == symbol]
         assert position == fold_fills(of_symbol)
-        assert book.day(date(2025, 10, 21))[symbol] == day_activity(of_symbol, date(2025, 10, 21))
+        assert book.day(date(2025, 10, 21))[symbol] == day_activity(of_symbol, date(2025, 10, 21), symbol)

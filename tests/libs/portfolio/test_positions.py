@@ -1,4 +1,4 @@
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.portfolio.fills import EXACT, ZERO, Fill
-from libs.portfolio.positions import COST_STEP, Position, apply_fill, day_activity, fold_fills
+from libs.portfolio.positions import COST_STEP, Position, apply_fill, fold_fills
 from tests.support.portfolio import OPENING, amounts, fill, fill_lists
 
 
@@ -154,27 +154,3 @@ def test_average_survives_partial_closes(bought: int, price: Decimal, parts: int
         drift = EXACT.subtract(position.cost_basis, EXACT.multiply(position.qty, price))
         assert abs(drift) <= parts * COST_STEP
     assert abs(position.realized_pnl) <= parts * COST_STEP
-
-
-def test_a_day_is_new_yorks() -> None:
-    day = date(2025, 10, 20)
-    before = fill(100, 150, filled_at=datetime(2025, 10, 20, 3, 59, 59, 999999, tzinfo=UTC), fee=Decimal(9))
-    first = fill(-30, 160, filled_at=datetime(2025, 10, 20, 4, tzinfo=UTC), fee=Decimal(1))
-    weekend = fill(10, 155, filled_at=datetime(2025, 10, 25, 12, tzinfo=UTC), fee=Decimal(2))
-    activity = day_activity([first, before, weekend], day)
-    assert activity.overnight_qty == 100
-    assert activity.net_qty == -20
-    assert activity.net_cost == -30 * 160 + 10 * 155
-    assert activity.fees == 3
-
-
-def test_winter_time_moves_the_days_start() -> None:
-    late = fill(1, 1, filled_at=datetime(2025, 11, 10, 4, 30, tzinfo=UTC))
-    assert day_activity([late], date(2025, 11, 10)).overnight_qty == 1
-    assert day_activity([late], date(2025, 11, 9)).overnight_qty == 0
-
-
-@given(fills=fill_lists())
-def test_overnight_and_todays_shares_are_all_shares(fills: list[Fill]) -> None:
-    activity = day_activity(fills, date(2025, 10, 21))
-    assert EXACT.add(activity.overnight_qty, activity.net_qty) == fold_fills(fills).qty

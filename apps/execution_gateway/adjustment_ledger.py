@@ -1,0 +1,166 @@
+"""The part of the ledger that is no fill: adjustments recorded once and never changed, and their voids."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, Select, and_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, LedgerAccess
+from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS
+from libs.portfolio.adjustments import Adjustment, AdjustmentKind
+from libs.portfolio.book import Voiding
+from libs.portfolio.entries import Arrival
+
+_COLUMNS: Final = tuple(one.name for one in fields(Adjustment))
+
+
+class AdjustmentConflictError(Exception):
+    """The id is taken by an adjustment of other content. `fields` names what differs, `recorded` is what stands."""
+
+    def __init__(self, recorded: Adjustment, differing: Sequence[str]) -> None:
+        self.recorded = recorded
+        self.fields = tuple(differing)
+        differs = ", ".join(self.fields)
+        super().__init__(f"adjustment {recorded.adjustment_id!r} is already recorded with another {differs}")
+
+
+class AdjustmentNotFoundError(LookupError):
+    """No adjustment has this id."""
+
+    def __init__(self, adjustment_id: str) -> None:
+        self.adjustment_id = adjustment_id
+        super().__init__(f"no adjustment {adjustment_id!r} is recorded")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAdjustment:
+    """An adjustment with its history: when we recorded it, and when and why it was voided (None while it counts)."""
+
+    adjustment: Adjustment
+    seq: int
+    recorded_at: datetime
+    voided_at: datetime | None
+    void_reason: str | None
+
+
+class AdjustmentLedger:
+    """One account's adjustments. Every method raises DatabaseUnavailableError."""
+
+    def __init__(self, access: LedgerAccess, account: str, now: Callable[[], datetime]) -> None:
+        self._access = access
+        self._account = account
+        self._now = now
+
+    async def record(self, adjustment: Adjustment) -> bool:
+        """Record `adjustment` once; return whether it is new. The same again changes nothing, void or not.
+
+        Raises AdjustmentConflictError when the id is taken by other content.
+        """
+        async with self._access.writing() as connection:
+            stands = (await self._recorded_among(connection, [adjustment])).get(adjustment.adjustment_id)
+            if stands is None:
+                await connection.execute(ADJUSTMENTS.insert(), [self._row(adjustment)])
+                return True
+        differing = [name for name in _COLUMNS if getattr(stands, name) != getattr(adjustment, name)]
+        if differing:
+            raise AdjustmentConflictError(stands, differing)
+        return False
+
+    async def record_unknown(self, adjustments: Sequence[Adjustment]) -> tuple[Adjustment, ...]:
+        """Record, in one transaction, those whose ids are not taken, and return them; else the first stands."""
+        if not adjustments:
+            return ()
+        async with self._access.writing() as connection:
+            known = await self._recorded_among(connection, adjustments)
+            new = {one.adjustment_id: one for one in adjustments if one.adjustment_id not in known}
+            if new:
+                await connection.execute(ADJUSTMENTS.insert(), [self._row(one) for one in new.values()])
+        return tuple(new.values())
+
+    async def void(self, adjustment_id: str, reason: str) -> RecordedAdjustment:
+        """Let an adjustment count no longer and return it; voiding twice keeps the first reason.
+
+        Raises AdjustmentNotFoundError.
+        """
+        row = {"account": self._account, "adjustment_id": adjustment_id, "reason": reason, "voided_at": self._now()}
+        try:
+            async with self._access.writing() as connection:
+                await connection.execute(ADJUSTMENT_VOIDS.insert().values(row))
+        except IntegrityError:
+            # Already void, or no such adjustment (its foreign key): what stands in the database tells which.
+            pass
+        async with self._access.reading() as connection:
+            query = self._recorded().where(ADJUSTMENTS.c.adjustment_id == adjustment_id)
+            found = (await connection.execute(query)).first()
+        if found is None:
+            raise AdjustmentNotFoundError(adjustment_id)
+        return _recorded_adjustment(found)
+
+    async def newest(self, limit: int, symbol: str | None = None) -> tuple[RecordedAdjustment, ...]:
+        """Return up to `limit` adjustments by effective time, newest first, voided ones included."""
+        query = self._recorded().order_by(ADJUSTMENTS.c.effective_at.desc(), ADJUSTMENTS.c.seq.desc()).limit(limit)
+        if symbol is not None:
+            query = query.where((ADJUSTMENTS.c.symbol == symbol) | (ADJUSTMENTS.c.new_symbol == symbol))
+        async with self._access.reading() as connection:
+            return tuple(_recorded_adjustment(row) for row in await connection.execute(query))
+
+    async def after(self, seq: int) -> list[Arrival]:
+        """Return what was recorded after sequence number `seq`."""
+        query = select(ADJUSTMENTS).where(ADJUSTMENTS.c.account == self._account)
+        query = query.order_by(ADJUSTMENTS.c.seq).limit(LOAD_ROWS)
+        arrivals: list[Arrival] = []
+        while True:
+            async with self._access.reading() as connection:
+                rows = (await connection.execute(query.where(ADJUSTMENTS.c.seq > seq))).all()
+                arrivals += [Arrival(row.seq, _adjustment(row)) for row in rows]
+            if len(rows) < LOAD_ROWS:
+                return arrivals
+            seq = arrivals[-1].seq
+
+    async def voids_after(self, seq: int) -> list[Voiding]:
+        """Return the voids recorded after sequence number `seq`."""
+        columns = select(ADJUSTMENT_VOIDS.c.seq, ADJUSTMENT_VOIDS.c.adjustment_id, ADJUSTMENTS.c.symbol)
+        query = columns.join_from(ADJUSTMENT_VOIDS, ADJUSTMENTS, _IS_VOID_OF)
+        query = query.where(ADJUSTMENT_VOIDS.c.account == self._account).order_by(ADJUSTMENT_VOIDS.c.seq)
+        async with self._access.reading() as connection:
+            rows = (await connection.execute(query.where(ADJUSTMENT_VOIDS.c.seq > seq))).all()
+        return [Voiding(row.seq, row.adjustment_id, row.symbol) for row in rows]
+
+    async def _recorded_among(
+        self, connection: AsyncConnection, adjustments: Sequence[Adjustment]
+    ) -> dict[str, Adjustment]:
+        ids = [one.adjustment_id for one in adjustments]
+        query = select(ADJUSTMENTS).where(ADJUSTMENTS.c.account == self._account)
+        found: dict[str, Adjustment] = {}
+        for start in range(0, len(ids), ROWS_AT_ONCE):
+            chosen = query.where(ADJUSTMENTS.c.adjustment_id.in_(ids[start : start + ROWS_AT_ONCE]))
+            found |= {row.adjustment_id: _adjustment(row) for row in await connection.execute(chosen)}
+        return found
+
+    def _row(self, adjustment: Adjustment) -> dict[str, Any]:
+        row = {name: getattr(adjustment, name) for name in _COLUMNS}
+        return row | {"kind": adjustment.kind.value, "account": self._account, "recorded_at": self._now()}
+
+    def _recorded(self) -> Select[Any]:
+        columns = select(ADJUSTMENTS, ADJUSTMENT_VOIDS.c.voided_at, ADJUSTMENT_VOIDS.c.reason.label("void_reason"))
+        joined = columns.outerjoin_from(ADJUSTMENTS, ADJUSTMENT_VOIDS, _IS_VOID_OF)
+        return joined.where(ADJUSTMENTS.c.account == self._account)
+
+
+_IS_VOID_OF: Final = and_(
+    ADJUSTMENT_VOIDS.c.account == ADJUSTMENTS.c.account,
+    ADJUSTMENT_VOIDS.c.adjustment_id == ADJUSTMENTS.c.adjustment_id,
+)
+
+
+def _adjustment(row: Row[Any]) -> Adjustment:
+    named = row._mapping  # noqa: SLF001 - SQLAlchemy's public way to read a row by name
+    return Adjustment(**{name: named[name] for name in _COLUMNS} | {"kind": AdjustmentKind(named["kind"])})
+
+
+def _recorded_adjustment(row: Row[Any]) -> RecordedAdjustment:
+    return RecordedAdjustment(_adjustment(row), row.seq, row.recorded_at, row.voided_at, row.void_reason)

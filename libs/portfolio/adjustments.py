@@ -1,0 +1,114 @@
+"""What changes a position or its earnings without a trade: splits, symbol changes, dividends, fees, transfers. Pure.
+
+An adjustment stands in the ledger beside the fills and is never changed; it can only be voided.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from libs.portfolio.fills import ZERO
+
+
+class AdjustmentKind(StrEnum):
+    """What happened."""
+
+    SPLIT = "split"
+    SYMBOL_CHANGE = "symbol_change"
+    DIVIDEND = "dividend"
+    FEE = "fee"
+    CASH_IN_LIEU = "cash_in_lieu"
+    TRANSFER = "transfer"
+
+
+class InvalidAdjustmentError(ValueError):
+    """The numbers or times cannot be such an adjustment. Trying again does not help. `field` names the culprit."""
+
+    def __init__(self, field: str, requirement: str) -> None:
+        self.field = field
+        super().__init__(f"{field} must be {requirement}")
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """One event of the ledger that is no fill; `reason` is a code or a sentence for people.
+
+    split: `ratio_new` shares for every `ratio_old`; `amount` is the USD per new share paid for what is left beyond
+    nine decimals, None: it is paid at cost. symbol_change: everything moves to `new_symbol`. dividend: `amount` USD
+    received, negative when paid on a short. fee: `amount` USD paid, negative when refunded. cash_in_lieu: `amount` USD
+    received for a fraction that a split had taken. transfer: `qty` signed shares and `amount` signed USD of cost moved
+    in (out: both the other way); nothing is realized. A split and a symbol change come before the fills of their
+    instant.
+
+    Raises InvalidAdjustmentError when a field is missing, superfluous, not finite or out of range.
+    """
+
+    adjustment_id: str
+    kind: AdjustmentKind
+    symbol: str
+    effective_at: datetime
+    reason: str
+    ratio_new: Decimal | None = None
+    ratio_old: Decimal | None = None
+    new_symbol: str | None = None
+    qty: Decimal | None = None
+    amount: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        if self.effective_at.tzinfo is None:
+            raise InvalidAdjustmentError("effective_at", "a time with its zone")
+        for name in FIELDS:
+            value = getattr(self, name)
+            if isinstance(value, Decimal) and not value.is_finite():
+                raise InvalidAdjustmentError(name, "a finite number")
+            if value is None and name in REQUIRED[self.kind]:
+                raise InvalidAdjustmentError(name, f"given for a {self.kind}")
+            if value is not None and name not in REQUIRED[self.kind] | _ALSO_ALLOWED.get(self.kind, frozenset()):
+                raise InvalidAdjustmentError(name, f"left out for a {self.kind}")
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        match self.kind:
+            case AdjustmentKind.SPLIT:
+                self._check_split()
+            case AdjustmentKind.SYMBOL_CHANGE:
+                if self.new_symbol == self.symbol:
+                    raise InvalidAdjustmentError("new_symbol", "another symbol")
+            case AdjustmentKind.TRANSFER:
+                if not self.qty and not self.amount:
+                    raise InvalidAdjustmentError("qty", "other than zero when amount is zero")
+            case AdjustmentKind.DIVIDEND | AdjustmentKind.FEE | AdjustmentKind.CASH_IN_LIEU:
+                if not self.amount:
+                    raise InvalidAdjustmentError("amount", "other than zero")
+
+    def _check_split(self) -> None:
+        for name in ("ratio_new", "ratio_old"):
+            if getattr(self, name) <= ZERO:
+                raise InvalidAdjustmentError(name, "a positive number")
+        if self.amount is not None and self.amount < ZERO:
+            raise InvalidAdjustmentError("amount", "zero or a positive number")
+
+    @property
+    def at(self) -> datetime:
+        """When it applies."""
+        return self.effective_at
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Every symbol that it touches."""
+        return (self.symbol,) if self.new_symbol is None else (self.symbol, self.new_symbol)
+
+
+FIELDS = ("ratio_new", "ratio_old", "new_symbol", "qty", "amount")
+"""The fields that only some kinds have."""
+REQUIRED = {
+    AdjustmentKind.SPLIT: frozenset({"ratio_new", "ratio_old"}),
+    AdjustmentKind.SYMBOL_CHANGE: frozenset({"new_symbol"}),
+    AdjustmentKind.DIVIDEND: frozenset({"amount"}),
+    AdjustmentKind.FEE: frozenset({"amount"}),
+    AdjustmentKind.CASH_IN_LIEU: frozenset({"amount"}),
+    AdjustmentKind.TRANSFER: frozenset({"qty", "amount"}),
+}
+"""Which of them each kind must have; a split may also have an amount."""
+_ALSO_ALLOWED = {AdjustmentKind.SPLIT: frozenset({"amount"})}

@@ -1,0 +1,184 @@
+"""Cost by Alpaca's own method, beside the average cost that the P&L stands on. Pure and exact.
+
+While a day runs, its trades change one weighted average. At the next morning's sync the cost is worked out anew, by
+compressed first-in-first-out: each day's opening trades are one lot at that day's average price, and lots leave in
+the order they came. So cost and average may change overnight without a trade (Alpaca's documentation, "Position Average
+Entry Price Calculation").
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from libs.portfolio.adjustments import Adjustment, AdjustmentKind
+from libs.portfolio.days import NEW_YORK
+from libs.portfolio.entries import Entry, after_split
+from libs.portfolio.fills import EXACT, ZERO, Fill
+from libs.portfolio.positions import apply_fill, cost_of, flat
+
+MORNING_SYNC: Final = timedelta(hours=2, minutes=30)
+"""When the sync is over, in New York: it runs from 02:15 to 02:30 ("Daily Processes")."""
+
+
+def sync_day(moment: datetime) -> date:
+    """Return the day whose books `moment` belongs to: it ends with the next morning's sync."""
+    return (moment.astimezone(NEW_YORK).replace(tzinfo=None) - MORNING_SYNC).date()
+
+
+def alpaca_costs(entries: Iterable[Entry], now: datetime) -> dict[str, Decimal]:
+    """Return the cost basis in USD per symbol as of `now`, signed like the position.
+
+    `entries` are those of symbols that belong together, in the order they apply.
+    """
+    holdings: dict[str, _Holding] = {}
+    for entry in entries:
+        for symbol in entry.symbols:
+            holdings.setdefault(symbol, _Holding(symbol))
+        holding = holdings[entry.symbol]
+        if isinstance(entry, Fill):
+            holding.trade(entry)
+        elif entry.new_symbol is not None:
+            holding.sync()
+            holdings[entry.new_symbol].take_over(holding)
+        else:
+            holding.adjust(entry)
+    for holding in holdings.values():
+        holding.sync_before(sync_day(now))
+    return {symbol: holding.cost for symbol, holding in holdings.items()}
+
+
+@dataclass(slots=True)
+class _Lot:
+    """Shares of one day, signed, and their signed cost in USD."""
+
+    qty: Decimal
+    cost: Decimal
+
+
+@dataclass(slots=True)
+class _Holding:
+    """The lots of one symbol at the last sync, oldest first, and the trades since."""
+
+    symbol: str
+    lots: list[_Lot] = field(default_factory=list)
+    trades: list[Fill] = field(default_factory=list)
+    day: date = date.min
+
+    @property
+    def cost(self) -> Decimal:
+        """The cost now: of the lots as one position at its average, and of the trades since by that average."""
+        position = flat(self.symbol)
+        qty, cost = _total(self.lots)
+        position = type(position)(self.symbol, qty, cost, ZERO, ZERO, None)
+        for fill in self.trades:
+            position = apply_fill(position, fill)
+        return position.cost_basis
+
+    def trade(self, fill: Fill) -> None:
+        """Add a trade of this day or of a later one."""
+        self.sync_before(sync_day(fill.filled_at))
+        self.trades.append(fill)
+
+    def sync_before(self, day: date) -> None:
+        """Do the sync that comes before `day`, if it has not been done."""
+        if day > self.day:
+            self.sync()
+            self.day = day
+
+    def sync(self) -> None:
+        """Turn the trades since the last sync into lots."""
+        self.lots = _compressed(self.lots, self.trades)
+        self.trades = []
+
+    def take_over(self, other: "_Holding") -> None:
+        """Take all lots of `other`."""
+        self.sync()
+        self.lots = [*other.lots, *self.lots]
+        other.lots = []
+
+    def adjust(self, adjustment: Adjustment) -> None:
+        """Split the lots, or move shares and cost in or out; other adjustments change no cost."""
+        if adjustment.kind is AdjustmentKind.SPLIT:
+            self.sync()
+            self._split(adjustment)
+        elif adjustment.kind is AdjustmentKind.TRANSFER:
+            self.sync()
+            self._transfer(adjustment.qty or ZERO, adjustment.amount or ZERO)
+
+    def _split(self, split: Adjustment) -> None:
+        whole, _ = _total(self.lots)
+        qty = after_split(whole, split)
+        lots: list[_Lot] = []
+        left = qty
+        for lot in reversed(self.lots):
+            # The newest lots keep their full share; what is beyond nine decimals is missing from the oldest.
+            is_oldest = len(lots) == len(self.lots) - 1
+            part = left if is_oldest else after_split(lot.qty, split)
+            lots.append(_Lot(part, lot.cost))
+            left = EXACT.subtract(left, part)
+        self.lots = [lot for lot in reversed(lots) if lot.qty]
+
+    def _transfer(self, qty: Decimal, cost: Decimal) -> None:
+        held, before = _total(self.lots)
+        if not held or (held > ZERO) == (qty > ZERO):
+            if qty:
+                self.lots.append(_Lot(qty, cost))
+                return
+        else:
+            self.lots = _consumed(self.lots, qty.copy_negate())
+        left, after = _total(self.lots)
+        missing = EXACT.subtract(EXACT.add(held, qty), left)
+        if missing:
+            self.lots.append(_Lot(missing, ZERO))
+        if self.lots:
+            # What the transfer says of the cost stands: the newest lot takes the difference.
+            owed = EXACT.subtract(EXACT.add(before, cost), after)
+            self.lots[-1].cost = EXACT.add(self.lots[-1].cost, owed)
+
+
+def _compressed(lots: list[_Lot], trades: list[Fill]) -> list[_Lot]:
+    """Return the lots after a day's trades: what closes takes the oldest shares, what is left of the day is one lot."""
+    if not trades:
+        return lots
+    bought, sold = _side(trades, is_buying=True), _side(trades, is_buying=False)
+    held, _ = _total(lots)
+    opening, closing = (sold, bought) if held < ZERO else (bought, sold)
+    taken = min(closing.qty.copy_abs(), held.copy_abs())
+    kept = _consumed(lots, taken.copy_sign(held)) if taken else lots
+    # Signed: what of the day's own two sides is left once they have met.
+    rest = EXACT.add(opening.qty, EXACT.subtract(closing.qty, taken.copy_sign(closing.qty)))
+    if not rest:
+        return kept
+    side = opening if (rest > ZERO) == (opening.qty > ZERO) and opening.qty else closing
+    cost = cost_of(side.cost, side.qty, rest.copy_negate())
+    return [*kept, _Lot(rest, cost)]
+
+
+def _side(trades: list[Fill], *, is_buying: bool) -> _Lot:
+    side = _Lot(ZERO, ZERO)
+    for fill in trades:
+        if (fill.signed_qty > ZERO) is is_buying:
+            side = _Lot(EXACT.add(side.qty, fill.signed_qty), EXACT.add(side.cost, fill.signed_cost))
+    return side
+
+
+def _consumed(lots: list[_Lot], qty: Decimal) -> list[_Lot]:
+    """Return the lots without their `qty` oldest shares (of the lots' own sign)."""
+    kept = []
+    for lot in lots:
+        taken = min(qty.copy_abs(), lot.qty.copy_abs()).copy_sign(lot.qty)
+        qty = EXACT.subtract(qty.copy_abs(), taken.copy_abs())
+        left = EXACT.subtract(lot.qty, taken)
+        if left:
+            removed = cost_of(lot.cost, lot.qty, taken.copy_negate()) if taken else ZERO
+            kept.append(_Lot(left, EXACT.subtract(lot.cost, removed)))
+    return kept
+
+
+def _total(lots: list[_Lot]) -> tuple[Decimal, Decimal]:
+    qty = cost = ZERO
+    for lot in lots:
+        qty, cost = EXACT.add(qty, lot.qty), EXACT.add(cost, lot.cost)
+    return qty, cost

@@ -1,0 +1,117 @@
+"""What the official closing prices say of a book on one day, in today's shares: splits and renames are undone. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import NamedTuple, Protocol
+
+from libs.market_data.freshness import ClosingPrice
+from libs.portfolio.book import Book
+from libs.portfolio.days import day_gain, day_start, overnight_value
+from libs.portfolio.fills import EXACT, ZERO
+from libs.portfolio.pnl import ClosedPnl
+from libs.portfolio.rounding import PRICE_STEP
+
+
+class CloseSource(Protocol):
+    """Where official closing prices come from."""
+
+    def close(self, symbol: str, session: date) -> ClosingPrice | None:
+        """Return the unadjusted close of `symbol` in `session`, from memory; None when unknown."""
+        ...
+
+
+class SessionDates(NamedTuple):
+    """The session of the day's P&L, the one before it, and the last one that has closed."""
+
+    session: date
+    previous: date
+    completed: date
+
+
+class SymbolCloses(NamedTuple):
+    """What is known of one symbol, in USD; None is unknown.
+
+    `close` is that of the last completed session, `previous_close` that of the session before this one, both per share
+    of today; `overnight_value` is what the overnight shares were worth then. `reshaped_at`: when a split or a rename
+    last made another share of it.
+    """
+
+    close: ClosingPrice | None
+    previous_close: Decimal | None
+    overnight_value: Decimal | None
+    reshaped_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DayCloses:
+    """The closes of every open position, and what the others have brought; of one book, source and day."""
+
+    symbols: Mapping[str, SymbolCloses] = field(default_factory=dict)
+    closed: ClosedPnl = field(default_factory=ClosedPnl)
+    _of: tuple[Book, CloseSource, SessionDates] | None = None
+
+    def is_of(self, book: Book, source: CloseSource, dates: SessionDates) -> bool:
+        """Say whether this was worked out from just these."""
+        of = self._of
+        return of is not None and of[0] is book and of[1] is source and of[2] == dates
+
+
+def day_closes(book: Book, source: CloseSource, dates: SessionDates) -> DayCloses:
+    """Work out what `source` says of `book`."""
+    symbols = {
+        position.symbol: _symbol_closes(book, source, dates, position.symbol) for position in book.open_positions
+    }
+    return DayCloses(symbols, _closed(book, source, dates), (book, source, dates))
+
+
+def close_in_todays_shares(
+    book: Book, source: CloseSource, symbol: str, session: date, until: datetime | None = None
+) -> ClosingPrice | None:
+    """Return the close of `session` per share of `symbol` as of `until` (None: today); None when unknown.
+
+    What a split makes of it is rounded to nine decimals.
+    """
+    units = book.units(symbol, day_start(session + timedelta(days=1)), until)
+    close = source.close(units.symbol, session)
+    if close is None or units.new == units.old:
+        return close
+    price = EXACT.divide(EXACT.multiply(close.price, units.old), units.new)
+    return ClosingPrice(price.quantize(PRICE_STEP, context=EXACT), session)
+
+
+def _symbol_closes(book: Book, source: CloseSource, dates: SessionDates, symbol: str) -> SymbolCloses:
+    previous = close_in_todays_shares(book, source, symbol, dates.previous)
+    return SymbolCloses(
+        close_in_todays_shares(book, source, symbol, dates.completed),
+        None if previous is None else previous.price,
+        _overnight_value(book, source, dates, symbol),
+        book.reshaped_at(symbol),
+    )
+
+
+def _overnight_value(book: Book, source: CloseSource, dates: SessionDates, symbol: str) -> Decimal | None:
+    """Value the overnight shares as they were that night, so that today's splits cannot round anything."""
+    until = day_start(dates.session)
+
+    def close_of(held: str) -> Decimal | None:
+        close = close_in_todays_shares(book, source, held, dates.previous, until)
+        return None if close is None else close.price
+
+    return overnight_value(book.day(dates.session)[symbol], close_of)
+
+
+def _closed(book: Book, source: CloseSource, dates: SessionDates) -> ClosedPnl:
+    closed = book.closed
+    realized = fees = income = ZERO
+    day_pnl: Decimal | None = ZERO
+    for symbol, day in book.day(dates.session).items():
+        if book.positions[symbol].is_open or day.is_idle:
+            continue
+        realized = EXACT.add(realized, day.realized)
+        fees = EXACT.add(fees, day.fees)
+        income = EXACT.add(income, day.income)
+        value = _overnight_value(book, source, dates, symbol)
+        day_pnl = None if value is None or day_pnl is None else EXACT.add(day_pnl, day_gain(day, ZERO, value))
+    return ClosedPnl(closed.realized, closed.fees, closed.income, realized, fees, income, day_pnl)

@@ -1,0 +1,136 @@
+"""The figures of the P&L, row by row and in total, as every surface shows them. Computed in `valuation.py`."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+from libs.market_data.freshness import MarkRule, MarkState, PriceSource
+from libs.market_data.trading_sessions import TradingPhase
+from libs.portfolio.fills import ZERO
+from libs.portfolio.rounding import rounded_money
+
+
+class PositionPnl(NamedTuple):
+    """One row of the P&L body, in its order and already rounded. Short: negative qty, value and cost.
+
+    A tuple, because a thousand are built for one answer and a frozen dataclass costs three times as much to build.
+
+    USD, shares and percent; `price_age_seconds` in seconds. None is unknown: without a price everything that needs one,
+    `day_pnl` also without the previous close, the quote's fields when the mark is a close. `previous_close` and
+    `overnight_qty` are in today's shares. `cost`, `overnight_value` and `day_cost` are exact: from them, `qty` and
+    `current_price` every figure can be worked out again.
+    """
+
+    symbol: str
+    unrealized_pnl: Decimal | None
+    current_price: Decimal | None
+    price_source: PriceSource
+    last_updated: datetime | None
+    qty: Decimal
+    avg_entry_price: Decimal | None
+    market_value: Decimal | None
+    cost_basis: Decimal
+    unrealized_pnl_pct: Decimal | None
+    realized_pnl: Decimal
+    fees: Decimal
+    day_pnl: Decimal | None
+    bid: Decimal | None
+    ask: Decimal | None
+    previous_close: Decimal | None
+    price_age_seconds: float | None
+    closing_date: date | None
+    state: MarkState
+    session: TradingPhase
+    mark_rule: MarkRule | None
+    last_trade: Decimal | None
+    feed: str | None
+    received_at: datetime | None
+    liquidation_price: Decimal | None
+    liquidation_pnl: Decimal | None
+    extended_price: Decimal | None
+    extended_pnl: Decimal | None
+    income: Decimal
+    realized_today: Decimal
+    fees_today: Decimal
+    income_today: Decimal
+    overnight_qty: Decimal
+    cost: Decimal
+    overnight_value: Decimal | None
+    day_cost: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedPnl:
+    """What symbols no longer held have brought, in exact USD: since the beginning, and on this day.
+
+    `day_pnl` is None when the previous close of something sold today is unknown.
+    """
+
+    realized: Decimal = ZERO
+    fees: Decimal = ZERO
+    income: Decimal = ZERO
+    realized_today: Decimal = ZERO
+    fees_today: Decimal = ZERO
+    income_today: Decimal = ZERO
+    day_pnl: Decimal | None = ZERO
+
+    def rounded(self) -> "ClosedPnl":
+        """Return the same to the cent."""
+        day_pnl = None if self.day_pnl is None else rounded_money(self.day_pnl)
+        return ClosedPnl(
+            rounded_money(self.realized),
+            rounded_money(self.fees),
+            rounded_money(self.income),
+            rounded_money(self.realized_today),
+            rounded_money(self.fees_today),
+            rounded_money(self.income_today),
+            day_pnl,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StatePnl:
+    """The rows whose marks are in one state, summed. USD; `day_pnl` None when one of theirs is unknown."""
+
+    state: MarkState
+    positions: int
+    unrealized_pnl: Decimal
+    market_value: Decimal
+    day_pnl: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class PnlTotals:
+    """Sums of the rounded rows, USD. Unpriced rows are left out and named; then `complete` is false.
+
+    `total_realized`, `total_realized_today`, `total_income` and `total_income_today` cover the whole ledger: the rows
+    and the part of symbols no longer held, which is `closed`. `account_day_pnl` is the day of all: None when some part
+    of it is unknown. `total_liquidation_pnl` is over the rows that have a quote; `liquidation_complete` says whether
+    those are all.
+    """
+
+    total_unrealized: Decimal
+    total_realized: Decimal
+    total_fees: Decimal
+    total_day_pnl: Decimal
+    total_market_value: Decimal
+    realized_closed: Decimal
+    complete: bool
+    unpriced: tuple[str, ...]
+    total_realized_today: Decimal
+    total_income: Decimal
+    total_income_today: Decimal
+    total_liquidation_pnl: Decimal
+    liquidation_complete: bool
+    account_day_pnl: Decimal | None
+    closed: ClosedPnl
+    states: tuple[StatePnl, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PnlReport:
+    """Every row and their totals, as of one moment."""
+
+    rows: tuple[PositionPnl, ...]
+    totals: PnlTotals

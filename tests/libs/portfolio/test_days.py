@@ -1,0 +1,217 @@
+"""What a day did: New York dates, and the identity that holds it to the change of equity, to the last digit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from libs.market_data.freshness import ClosingPrice
+from libs.portfolio.adjustments import Adjustment, AdjustmentKind
+from libs.portfolio.closes import SessionDates, day_closes
+from libs.portfolio.days import day_gain, day_start
+from libs.portfolio.entries import Entry
+from libs.portfolio.fills import EXACT, ZERO, Fill
+from libs.portfolio.positions import fold_fills
+from tests.support.portfolio import OPENING, adjustment, book_of, day_activity, fill, fill_lists
+
+# `make test-deep` loads a profile of many more.
+EXAMPLES = 2_000 if settings.default is not None and settings.default.max_examples < 1_000 else 100_000
+MONDAY, TUESDAY = date(2025, 10, 20), date(2025, 10, 21)
+DATES = SessionDates(TUESDAY, MONDAY, MONDAY)
+SYMBOLS = ("A", "B", "C")
+
+
+def exact_sum(numbers: list[Decimal]) -> Decimal:
+    total = ZERO
+    for number in numbers:
+        total = EXACT.add(total, number)
+    return total
+
+
+def test_a_day_is_new_yorks() -> None:
+    day = date(2025, 10, 20)
+    before = fill(100, 150, filled_at=datetime(2025, 10, 20, 3, 59, 59, 999999, tzinfo=UTC), fee=Decimal(9))
+    first = fill(-30, 160, filled_at=datetime(2025, 10, 20, 4, tzinfo=UTC), fee=Decimal(1))
+    weekend = fill(10, 155, filled_at=datetime(2025, 10, 25, 12, tzinfo=UTC), fee=Decimal(2))
+    activity = day_activity([first, before, weekend], day)
+    assert activity.overnight_qty == 100
+    assert activity.net_cost == -30 * 160 + 10 * 155
+    assert activity.fees == 3
+
+
+def test_winter_time_moves_the_days_start() -> None:
+    late = fill(1, 1, filled_at=datetime(2025, 11, 10, 4, 30, tzinfo=UTC))
+    assert day_activity([late], date(2025, 11, 10)).overnight_qty == 1
+    assert day_activity([late], date(2025, 11, 9)).overnight_qty == 0
+
+
+@given(fills=fill_lists())
+def test_overnight_and_todays_shares_are_all_shares(fills: list[Fill]) -> None:
+    activity = day_activity(fills, date(2025, 10, 21))
+    since = [one.signed_qty for one in fills if one.filled_at >= datetime(2025, 10, 21, 4, tzinfo=UTC)]
+    assert exact_sum([activity.overnight_qty, *since]) == fold_fills(fills).qty
+
+
+def test_a_day_is_the_whole_of_its_parts() -> None:
+    history = [
+        fill(100, 50, fill_id="1", filled_at=OPENING - timedelta(days=5)),
+        adjustment(AdjustmentKind.SPLIT, day_start(TUESDAY), ratio_new=4, ratio_old=1),
+        adjustment(AdjustmentKind.DIVIDEND, day_start(TUESDAY), amount="12.50", adjustment_id="d"),
+        fill(-100, 14, fill_id="2", fee=Decimal(1), filled_at=OPENING + timedelta(days=1)),
+    ]
+    day = book_of(*history).day(TUESDAY)["AAPL"]
+    assert [(one.symbol, one.qty) for one in day.overnight] == [("AAPL", 100)]
+    assert day.overnight_qty == 400
+    assert (day.net_cost, day.fees, day.income, day.realized) == (-1400, 1, Decimal("12.50"), 150)
+    # 100 shares at 52 became 300 at 13.5 and 1,400 in cash.
+    assert day_gain(day, Decimal(4050), Decimal(5200)) == 4050 + 1400 - 5200 - 1 + Decimal("12.50")
+
+
+class Closes:
+    """Closing prices of one session."""
+
+    def __init__(self, prices: Mapping[str, Decimal]) -> None:
+        self.prices = prices
+
+    def close(self, symbol: str, session: date) -> ClosingPrice | None:
+        assert session == MONDAY
+        return ClosingPrice(self.prices[symbol], session)
+
+
+@dataclass
+class Account:
+    """An account as one would keep it on paper: shares and cash, in fractions; shares none of the ledger's code."""
+
+    cash: Fraction = Fraction(0)
+    paid_in: Fraction = Fraction(0)
+    shares: dict[str, Fraction] = field(default_factory=dict)
+
+    def worth(self, prices: Mapping[str, Decimal]) -> Fraction:
+        return self.cash + sum(qty * Fraction(prices[symbol]) for symbol, qty in self.shares.items())
+
+    def take(self, entry: Entry) -> None:
+        symbol = entry.symbol
+        if isinstance(entry, Fill):
+            sign = 1 if entry.side.value == "buy" else -1
+            self.shares[symbol] = self.shares.get(symbol, Fraction(0)) + sign * Fraction(entry.qty)
+            self.cash -= sign * Fraction(entry.qty) * Fraction(entry.price) + Fraction(entry.fee)
+            return
+        amount = Fraction(entry.amount or 0)
+        match entry.kind:
+            case AdjustmentKind.DIVIDEND | AdjustmentKind.CASH_IN_LIEU:
+                self.cash += amount
+            case AdjustmentKind.FEE:
+                self.cash -= amount
+            case AdjustmentKind.TRANSFER:
+                # Shares brought in for what they cost: as if that money had come from outside and bought them.
+                self.paid_in += 0
+                self.shares[symbol] = self.shares.get(symbol, Fraction(0)) + Fraction(entry.qty or 0)
+                self.cash -= amount
+            case AdjustmentKind.SYMBOL_CHANGE:
+                moved = self.shares.pop(symbol, Fraction(0))
+                self.shares[str(entry.new_symbol)] = self.shares.get(str(entry.new_symbol), Fraction(0)) + moved
+            case AdjustmentKind.SPLIT:
+                exact = (
+                    self.shares.get(symbol, Fraction(0))
+                    * Fraction(entry.ratio_new or 1)
+                    / Fraction(entry.ratio_old or 1)
+                )
+                kept = Fraction(int(exact * 10**9), 10**9)
+                self.shares[symbol] = kept
+                self.cash += Fraction(round((exact - kept) * amount * 10**12), 10**12)
+
+
+def history(dice: Random) -> list[Entry]:
+    """Make up entries on the day and before: trades with fees, fractions, shorts, flips, and every adjustment."""
+    entries: list[Entry] = []
+    for number in range(dice.randint(1, 14)):
+        days = dice.choice((-3, -1, 0, 0, 1, 1, 1))
+        at = OPENING + timedelta(days=days, minutes=dice.randint(0, 300))
+        symbol = dice.choice(SYMBOLS)
+        qty = Decimal(dice.randint(1, 9_000_000_000)).scaleb(dice.choice((-9, -8, -4, 0)))
+        price = Decimal(dice.randint(1, 99_999)).scaleb(dice.choice((-4, -2)))
+        what = dice.random()
+        if what < 0.6:
+            signed = qty.copy_negate() if dice.random() < 0.45 else qty
+            fee = Decimal(dice.randint(0, 500)).scaleb(-2)
+            entries.append(fill(signed, price, fill_id=f"f{number}", symbol=symbol, fee=fee, filled_at=at))
+            continue
+        start, known = day_start(at.date()), {"adjustment_id": f"a{number}", "symbol": symbol}
+        if what < 0.72:
+            ratio = {"ratio_new": dice.randint(1, 20), "ratio_old": dice.randint(1, 20)}
+            entries.append(adjustment(AdjustmentKind.SPLIT, start, **known, **ratio, amount=price))
+        elif what < 0.8:
+            amount = Decimal(dice.choice((-1, 1)) * dice.randint(1, 9999)).scaleb(-2)
+            entries.append(adjustment(AdjustmentKind.DIVIDEND, at, **known, amount=amount))
+        elif what < 0.86:
+            entries.append(adjustment(AdjustmentKind.FEE, at, **known, amount=price))
+        elif what < 0.9:
+            entries.append(adjustment(AdjustmentKind.CASH_IN_LIEU, at, **known, amount=price))
+        elif what < 0.95:
+            moved = qty if dice.random() < 0.5 else qty.copy_negate()
+            entries.append(adjustment(AdjustmentKind.TRANSFER, at, **known, qty=moved, amount=price))
+        else:
+            new = dice.choice([other for other in SYMBOLS if other != symbol])
+            entries.append(adjustment(AdjustmentKind.SYMBOL_CHANGE, start, **known, new_symbol=new))
+    return entries
+
+
+@settings(max_examples=EXAMPLES)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_days_pnl_is_the_change_in_equity_less_external_cash_to_the_last_digit(seed: int) -> None:
+    dice = Random(seed)
+    entries = history(dice)
+    closes = {symbol: Decimal(dice.randint(1, 99_999)).scaleb(-2) for symbol in SYMBOLS}
+    marks = {symbol: Decimal(dice.randint(1, 9_999_999)).scaleb(-4) for symbol in SYMBOLS}
+
+    account, started = Account(), None
+    order = sorted(enumerate(entries), key=lambda one: (one[1].at, isinstance(one[1], Fill), one[0]))
+    for _, entry in order:
+        if entry.at >= day_start(TUESDAY) and started is None:
+            started = account.worth(closes)
+        account.take(entry)
+    started = account.worth(closes) if started is None else started
+
+    book = book_of(*entries)
+    day_of_all = book.day(TUESDAY)
+    found = day_closes(book, Closes(closes), DATES)
+    total = found.closed.day_pnl
+    assert total is not None
+    for position in book.open_positions:
+        overnight = found.symbols[position.symbol].overnight_value
+        assert overnight is not None
+        value = EXACT.multiply(position.qty, marks[position.symbol])
+        total = EXACT.add(total, day_gain(day_of_all[position.symbol], value, overnight))
+    assert Fraction(total) == account.worth(marks) - started
+    assert {symbol: Fraction(one.qty) for symbol, one in book.positions.items() if one.is_open} == {
+        symbol: qty for symbol, qty in account.shares.items() if qty
+    }
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_realized_unrealized_fees_and_income_since_the_beginning_are_all_there_is(seed: int) -> None:
+    dice = Random(seed)
+    entries = history(dice)
+    marks = {symbol: Decimal(dice.randint(1, 9_999_999)).scaleb(-4) for symbol in SYMBOLS}
+    account = Account()
+    for entry in sorted(entries, key=lambda one: (one.at, isinstance(one, Fill))):
+        account.take(entry)
+    total = Fraction(0)
+    for position in book_of(*entries).positions.values():
+        unrealized = Fraction(position.qty) * Fraction(marks[position.symbol]) - Fraction(position.cost_basis)
+        total += unrealized + Fraction(position.realized_pnl) - Fraction(position.fees) + Fraction(position.income)
+    assert total == account.worth(marks)
+
+
+def test_the_order_of_an_adjustment_in_the_ledger_does_not_matter() -> None:
+    late: Adjustment = adjustment(AdjustmentKind.SPLIT, day_start(MONDAY), ratio_new=2, ratio_old=1)
+    buys = fill(10, 100, filled_at=OPENING - timedelta(days=4))
+    sells = fill(-5, 55, fill_id="2", filled_at=OPENING)
+    position = book_of(buys, sells, late).positions["AAPL"]
+    assert (position.qty, position.cost_basis, position.realized_pnl) == (15, 750, 25)
+    assert book_of(late, buys, sells).positions == {"AAPL": position}
