@@ -1,7 +1,8 @@
 """Fetches the official daily bars that closing prices come from: `python -m scripts.fetch_daily_bars`.
 
-Asks only for what `DAILY_BARS_PATH` does not hold, of sessions that are over; run it as often as you like.
-Exit codes: 0 done (or nothing missing), 1 failed, 2 wrong settings or arguments.
+Asks only for what `DAILY_BARS_PATH` does not hold, of sessions that are over; run it as often as you like, and
+interrupt it when you like: what has come is kept. `--verify N` looks for closes that were corrected later.
+Exit codes: 0 done (or nothing missing), 1 failed, or closes differ, 2 wrong settings or arguments, 130 interrupted.
 """
 
 import argparse
@@ -9,26 +10,24 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from libs.market_data.alpaca_rest import AlpacaRest, AlpacaRestError
-from libs.market_data.daily_bars_parquet import BarsFileError, stored_bars, write_bars
-from libs.market_data.daily_bars_rest import RECENT, DailyBar
+from libs.market_data.daily_bars_parquet import BarsFileError
 from libs.market_data.market_hours import MarketHours
+from libs.market_data.missing_bars import gap_lines
 from libs.market_data.symbols import MalformedSymbolError, parse_symbol
 from libs.service.settings import AlpacaSettings, load_settings
+from scripts.bars_download import BarsDownload, Fetched, Verified
 from scripts.local_services import LocalServicesSettings, ask, client
-
-CLOSING_AUCTION: Final = timedelta(minutes=15)
-"""The official close is printed minutes after the bell; before that a day's bar may still change."""
+from scripts.progress_line import ProgressLine
 
 MOST_DAYS: Final = 2_500
-_ATTEMPTS: Final = 4
-_LONGEST_WAIT_S: Final = 30.0
 _PATIENCE_S: Final = 20.0
+_MOST_LINES: Final = 20
 
 
 class FetchError(Exception):
@@ -39,57 +38,6 @@ class FetchSettings(AlpacaSettings, LocalServicesSettings):
     """What this script reads from the environment."""
 
     daily_bars_path: Path = Path("data/daily_bars")
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What a run did: the sessions looked at, how many bars were added, and which symbols have a session without."""
-
-    sessions: tuple[date, ...]
-    added: int
-    still_missing: tuple[str, ...]
-
-
-def completed_sessions(hours: MarketHours, now: datetime, days: int) -> tuple[date, ...]:
-    """Return the last `days` sessions whose bar is final and may be asked for at `now`, oldest first."""
-    settled = now - RECENT - CLOSING_AUCTION
-    last = hours.last_completed_session(settled)
-    # 5 sessions in 7 days, 9 holidays a year, and a margin for the longest closures.
-    first = last - timedelta(days=days * 8 // 5 + 15)
-    return hours.sessions_between(first, last)[-days:]
-
-
-async def fetch_missing(
-    rest: AlpacaRest, hours: MarketHours, path: Path, symbols: Sequence[str], *, days: int, now: datetime
-) -> Fetched:
-    """Add to `path` the bars of `symbols` that it lacks of the last `days` sessions.
-
-    Raises AlpacaRestError and BarsFileError.
-    """
-    sessions = await asyncio.to_thread(completed_sessions, hours, now, days)
-    held = await asyncio.to_thread(stored_bars, path, sessions)
-    wanted = {(symbol, session) for symbol in symbols for session in sessions} - held
-    if not wanted:
-        return Fetched(sessions, 0, ())
-    bars = await _ask_patiently(rest, sorted({symbol for symbol, _ in wanted}), min(day for _, day in wanted), now)
-    usable = [bar for bar in bars if (bar.symbol, bar.date) in wanted and bar.close > 0]
-    added = await asyncio.to_thread(write_bars, path, usable)
-    missing = wanted - {(bar.symbol, bar.date) for bar in usable}
-    return Fetched(sessions, added, tuple(sorted({symbol for symbol, _ in missing})))
-
-
-async def _ask_patiently(rest: AlpacaRest, symbols: list[str], start: date, now: datetime) -> list[DailyBar]:
-    """Ask a few times where that can help, as slowly as the server wishes."""
-    for attempt in range(1, _ATTEMPTS):
-        try:
-            return await rest.daily_bars(symbols, start, now, now=now)
-        except AlpacaRestError as error:
-            wait_s = float(2 ** (attempt - 1)) if error.retry_after_s is None else error.retry_after_s
-            if not error.retryable or wait_s > _LONGEST_WAIT_S:
-                raise
-            print(f"{error}; asking again in {wait_s:g} s", file=sys.stderr)
-            await asyncio.sleep(wait_s)
-    return await rest.daily_bars(symbols, start, now, now=now)
 
 
 async def _held_symbols(settings: LocalServicesSettings) -> list[str]:
@@ -117,28 +65,93 @@ def _fetchable(texts: Sequence[str], *, skip_others: bool) -> list[str]:
     return sorted(symbols)
 
 
-async def _run(settings: FetchSettings, named: str | None, days: int) -> int:
-    if named is None:
-        symbols = _fetchable(await _held_symbols(settings), skip_others=True)
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What is asked for on the command line. `verify` is a number of sessions, None to compare nothing."""
+
+    named: str | None
+    days: int
+    verify: int | None
+    replace: bool
+
+
+class _Run:
+    """One run of the command, so that its end can be told however it comes."""
+
+    def __init__(self, settings: FetchSettings, task: _Task) -> None:
+        self._settings = settings
+        self._task = task
+        self._line = ProgressLine("daily bars", sys.stderr)
+        self._download: BarsDownload | None = None
+
+    @property
+    def kept(self) -> str:
+        """What of an unfinished run is on disk, in words; nothing to say when nothing is."""
+        added = 0 if self._download is None else self._download.added
+        return f"; {added:,} bars are kept, run it again for the rest" if added else ""
+
+    async def run(self) -> int:
+        """Return the exit code. Raises FetchError, AlpacaRestError and BarsFileError."""
+        settings, symbols = self._settings, await self._symbols()
+        if not symbols:
+            print("nothing to fetch: no symbol given and no open position")
+            return 0
+        key, secret = _credentials(settings)
+        async with AlpacaRest(settings.data_url, settings.trading_url, key, secret, timeout_s=_PATIENCE_S) as rest:
+            self._download = download = BarsDownload(
+                rest, settings.daily_bars_path, datetime.now(UTC), self._line.show, self._line.say
+            )
+            hours = MarketHours()
+            fetched = await download.fetch_missing(hours, symbols, self._task.days)
+            self.finish()
+            played = f" ({rest.simulator_mode} figures)" if rest.simulator_mode is not None else ""
+            _tell_fetched(fetched, len(symbols), settings.daily_bars_path, played)
+            if self._task.verify is None:
+                return 0
+            verified = await download.verify(hours, symbols, self._task.verify, replace=self._task.replace)
+        self.finish()
+        return _tell_verified(verified, is_replaced=self._task.replace)
+
+    def finish(self) -> None:
+        """Leave an empty line to those who write next."""
+        self._line.clear()
+
+    async def _symbols(self) -> list[str]:
+        if self._task.named is None:
+            return _fetchable(await _held_symbols(self._settings), skip_others=True)
+        return _fetchable([text for text in self._task.named.split(",") if text.strip()], skip_others=False)
+
+
+def _tell_fetched(fetched: Fetched, symbols: int, path: Path, played: str) -> None:
+    _tell_refused(fetched.refused)
+    lines = gap_lines(fetched.gaps, fetched.sessions)
+    for line in lines[:_MOST_LINES]:
+        print(f"no bar of {line}", file=sys.stderr)
+    if len(lines) > _MOST_LINES:
+        print(f"nor of some sessions of {len(lines) - _MOST_LINES} more symbols", file=sys.stderr)
+    what = f"of {symbols} symbols, {len(fetched.sessions)} sessions to {fetched.sessions[-1]}"
+    if fetched.added or fetched.gaps:
+        missing = f", {len(fetched.gaps):,} are not to be had" if fetched.gaps else ""
+        print(f"{fetched.added:,} bars {what}, added to {path}{missing}{played}")
     else:
-        symbols = _fetchable([text for text in named.split(",") if text.strip()], skip_others=False)
-    if not symbols:
-        print("nothing to fetch: no symbol given and no open position")
-        return 0
-    key, secret = _credentials(settings)
-    async with AlpacaRest(settings.data_url, settings.trading_url, key, secret, timeout_s=_PATIENCE_S) as rest:
-        done = await fetch_missing(
-            rest, MarketHours(), settings.daily_bars_path, symbols, days=days, now=datetime.now(UTC)
-        )
-        played = f" ({rest.simulator_mode} figures)" if rest.simulator_mode is not None else ""
-    what = f"of {len(symbols)} symbols, {len(done.sessions)} sessions to {done.sessions[-1]}"
-    if done.added or done.still_missing:
-        print(f"{done.added} bars {what}, added to {settings.daily_bars_path}{played}")
-    else:
-        print(f"{settings.daily_bars_path} holds all bars {what}")
-    if done.still_missing:
-        print(f"no bar for some session of: {', '.join(done.still_missing)}", file=sys.stderr)
-    return 0
+        print(f"{path} holds all bars {what}")
+
+
+def _tell_verified(verified: Verified, *, is_replaced: bool) -> int:
+    """Return the exit code: closes that differ and stay so are for a person to look at."""
+    _tell_refused(verified.refused)
+    for correction in verified.corrections:
+        print(f"{correction}{', replaced' if is_replaced else ''}", file=sys.stderr)
+    count = len(verified.corrections)
+    print(f"{verified.compared:,} closes compared, {count:,} {'replaced' if is_replaced else 'differ'}")
+    return 0 if is_replaced or not count else 1
+
+
+def _tell_refused(refused: Sequence[str]) -> None:
+    for line in refused[:_MOST_LINES]:
+        print(f"refused: {line}", file=sys.stderr)
+    if len(refused) > _MOST_LINES:
+        print(f"refused: {len(refused) - _MOST_LINES} more", file=sys.stderr)
 
 
 def _credentials(settings: FetchSettings) -> tuple[str, str]:
@@ -160,19 +173,30 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.fetch_daily_bars", description="Fetch daily bars.")
     parser.add_argument("--symbols", help="comma-separated; default: those of the gateway's open positions")
     parser.add_argument("--days", type=_days, default=10, help=f"sessions to hold, 1 to {MOST_DAYS} (default 10)")
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--verify", type=_days, metavar="N", help="compare the last N sessions with the server and name what differs"
+    )
+    parser.add_argument("--replace", action="store_true", help="with --verify: take the server's word for it")
+    asked = parser.parse_args(arguments)
+    if asked.replace and asked.verify is None:
+        parser.error("argument --replace: it needs --verify")
+    return asked
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     asked = _arguments(arguments)
-    settings = load_settings(FetchSettings)
+    task = _Task(asked.symbols, asked.days, asked.verify, asked.replace)
+    run = _Run(load_settings(FetchSettings), task)
     try:
-        return asyncio.run(_run(settings, asked.symbols, asked.days))
+        return asyncio.run(run.run())
     except (FetchError, AlpacaRestError, BarsFileError) as error:
-        print(f"cannot fetch daily bars: {error}", file=sys.stderr)
+        run.finish()
+        print(f"cannot fetch daily bars: {error}{run.kept}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        run.finish()
+        print(f"interrupted{run.kept}", file=sys.stderr)
         return 130
 
 

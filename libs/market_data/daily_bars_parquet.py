@@ -3,12 +3,15 @@
 The only importer of polars here, inside the functions: they block, so event loops call them in a thread.
 """
 
+import fcntl
+import glob
 import os
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 SUFFIX: Final = ".parquet"
 _MOST_NAMES: Final = 99
+_PATIENCE_S: Final = 30.0
+_LOOK_EVERY_S: Final = 0.05
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class BarsFileError(Exception):
@@ -33,9 +39,9 @@ class BarsFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FileCloses:
-    """The closing prices of one file's latest sessions, and how many rows were no price."""
+    """The closing prices in one file's latest sessions, row by row, and how many rows were no price."""
 
-    closes: dict[tuple[str, date], Decimal]
+    rows: tuple[tuple[tuple[str, date], Decimal], ...]
     rejected: int
 
 
@@ -57,60 +63,78 @@ def bar_files(path: Path) -> list[Path]:
     return files
 
 
-def read_closes(file: Path, sessions: int) -> FileCloses:
-    """Return the closes of the latest `sessions` dates in `file`. Raises BarsFileError."""
+def read_closes(file: Path, sessions: int, since: date | None = None) -> FileCloses:
+    """Return the closes in `file` from the date `since` on, or of its latest `sessions` dates. Raises BarsFileError."""
     import polars as pl
 
     with _faults_named(file):
         _check_columns(file, pl.read_parquet_schema(file))
         bars = pl.scan_parquet(file)
-        latest = (
-            bars.select(pl.col("date").drop_nulls().unique()).collect()["date"].sort(descending=True).head(sessions)
-        )
-        rows = bars.filter(pl.col("date").is_in(latest.implode())).select("symbol", "date", "close").collect().rows()
-    closes: dict[tuple[str, date], Decimal] = {}
-    rejected = 0
-    for symbol, session, close in rows:
-        price = _price(close)
-        if symbol and price is not None:
-            closes[symbol, session] = price
-        else:
-            rejected += 1
-    return FileCloses(closes, rejected)
+        if since is None:
+            dates = bars.select(pl.col("date").drop_nulls().unique()).collect()["date"]
+            since = min(dates.sort(descending=True).head(sessions).to_list(), default=date.max)
+        found = bars.filter(pl.col("date") >= since).select("symbol", "date", "close").collect().rows()
+    closes = [((symbol, session), _price(close)) for symbol, session, close in found]
+    rows = tuple((key, price) for key, price in closes if key[0] and price is not None)
+    return FileCloses(rows, len(closes) - len(rows))
 
 
-def stored_bars(path: Path, sessions: Iterable[date]) -> set[tuple[str, date]]:
-    """Return which (symbol, session) pairs of `sessions` the readable files at `path` hold with a usable close.
+def stored_bars(path: Path, closes_at: Mapping[date, datetime]) -> set[tuple[str, date]]:
+    """Return which (symbol, session) pairs the readable files at `path` hold with a usable close.
 
+    `closes_at` has the sessions that are looked for and when each was over (aware): what was written before is none.
     Raises BarsFileError when `path` is a single file that is there and cannot be read.
     """
-    wanted = set(sessions)
-    try:
-        files = bar_files(path)
-    except BarsFileError:
-        return set()
-    held: set[tuple[str, date]] = set()
-    for file in files:
-        try:
-            held |= _usable_keys(file, wanted)
-        except BarsFileError:
-            if file == path:
-                raise
-    return held
+    return {key for key, _ in _readable_rows(path, closes_at)}
 
 
-def write_bars(path: Path, bars: Sequence[DailyBar]) -> int:
+def stored_closes(path: Path, closes_at: Mapping[date, datetime]) -> dict[tuple[str, date], frozenset[Decimal]]:
+    """Return the same pairs with their closes, USD per share: more than one where rows contradict each other.
+
+    Raises BarsFileError as `stored_bars` does.
+    """
+    found: defaultdict[tuple[str, date], set[Decimal]] = defaultdict(set)
+    for key, close in _readable_rows(path, closes_at):
+        found[key].add(close)
+    return {key: frozenset(closes) for key, closes in found.items()}
+
+
+def write_bars(path: Path, bars: Sequence[DailyBar], closes_at: Mapping[date, datetime] | None = None) -> int:
     """Add those of `bars` that `path` does not hold yet; return how many. Files change as a whole or not at all.
 
-    A path ending in `.parquet` is one file; any other is a folder with one file per month. Raises BarsFileError.
+    A path ending in `.parquet` is one file; any other is a folder with one file per month. With `closes_at`, a stored
+    row that was written before its session was over does not count, and gives way. Raises BarsFileError.
     """
-    held = stored_bars(path, {bar.date for bar in bars})
-    missing = {(bar.symbol, bar.date): bar for bar in bars if (bar.symbol, bar.date) not in held}
-    if not missing:
+    if not bars:
         return 0
-    for target, its_bars in _by_target(path, list(missing.values())).items():
-        _append(target, its_bars)
+    over = dict.fromkeys((bar.date for bar in bars), _LONG_AGO) | dict(closes_at or {})
+    with _only_writer(path):
+        held = stored_bars(path, {day: over[day] for day in {bar.date for bar in bars}})
+        missing = {(bar.symbol, bar.date): bar for bar in bars if (bar.symbol, bar.date) not in held}
+        if missing:
+            for target, its_bars in _by_target(path, list(missing.values())).items():
+                _put(target, its_bars, over)
     return len(missing)
+
+
+def replace_bars(path: Path, bars: Sequence[DailyBar]) -> int:
+    """Put each of `bars` in the place of every row of its symbol and date, in whichever file; return in how many files.
+
+    A pair that no file holds is not added. Raises BarsFileError.
+    """
+    over = dict.fromkeys((bar.date for bar in bars), _LONG_AGO)
+    changed = 0
+    with _only_writer(path):
+        for file in bar_files(path):
+            try:
+                held = {key for key, _ in _stored_rows(file, over)}
+            except BarsFileError:
+                continue
+            its_bars = [bar for bar in bars if (bar.symbol, bar.date) in held]
+            if its_bars:
+                _put(file, its_bars, {})
+                changed += 1
+    return changed
 
 
 def _by_target(path: Path, bars: Sequence[DailyBar]) -> dict[Path, list[DailyBar]]:
@@ -130,14 +154,15 @@ def _usable_target(folder: Path, month: str) -> Path:
         if not target.exists():
             return target
         try:
-            _usable_keys(target, set())
+            _stored_rows(target, {})
         except BarsFileError:
             continue
         return target
     raise BarsFileError(folder, f"holds too many unreadable files of {month}; move them away")
 
 
-def _append(target: Path, bars: Sequence[DailyBar]) -> None:
+def _put(target: Path, bars: Sequence[DailyBar], closes_at: Mapping[date, datetime]) -> None:
+    """Write `bars` into a file, in place of its rows of the same symbol and date, if any."""
     import polars as pl
 
     with _faults_named(target):
@@ -145,15 +170,21 @@ def _append(target: Path, bars: Sequence[DailyBar]) -> None:
         if target.exists():
             there = pl.read_parquet(target)
             _check_columns(target, there.schema)
+            # Writing makes the file younger: rows that came before their session was over must not seem official then.
+            written_at = _written_at(target)
+            too_early = [day for day, closes in closes_at.items() if closes > written_at]
+            kept = there.filter(~pl.col("date").is_in(too_early) | pl.col("date").is_null()) if too_early else there
             # A file of decimals stays one; columns that only it has stay, empty for the new rows.
             frame = frame.cast({name: kind for name, kind in there.schema.items() if name in frame.columns})
             keys = frame.select("symbol", "date")
-            frame = pl.concat([there.join(keys, on=["symbol", "date"], how="anti"), frame], how="diagonal")
-        target.parent.mkdir(parents=True, exist_ok=True)
+            frame = pl.concat([kept.join(keys, on=["symbol", "date"], how="anti"), frame], how="diagonal")
         _replace(target, frame.sort("date", "symbol"))
 
 
 def _replace(target: Path, frame: "pl.DataFrame") -> None:
+    # What a killed writer left; nobody else is at work here.
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        leftover.unlink(missing_ok=True)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as file:
@@ -181,14 +212,70 @@ def _frame(bars: Sequence[DailyBar]) -> "pl.DataFrame":
     return pl.DataFrame(columns, schema={"symbol": pl.String, "date": pl.Date, **prices, "volume": pl.Int64})
 
 
-def _usable_keys(file: Path, sessions: set[date]) -> set[tuple[str, date]]:
+def _readable_rows(path: Path, closes_at: Mapping[date, datetime]) -> Iterator[tuple[tuple[str, date], Decimal]]:
+    """Yield the stored rows of all files that can be read. Raises BarsFileError for a single file that cannot."""
+    try:
+        files = bar_files(path)
+    except BarsFileError:
+        return
+    for file in files:
+        try:
+            yield from _stored_rows(file, closes_at)
+        except BarsFileError:
+            if file == path:
+                raise
+
+
+def _stored_rows(file: Path, closes_at: Mapping[date, datetime]) -> list[tuple[tuple[str, date], Decimal]]:
+    """Return the usable rows of the sessions that were over when the file was written. Raises BarsFileError."""
     import polars as pl
 
     with _faults_named(file):
         _check_columns(file, pl.read_parquet_schema(file))
-        bars = pl.scan_parquet(file).filter(pl.col("date").is_in(sorted(sessions)))
-        rows = bars.select("symbol", "date", "close").collect().rows()
-    return {(symbol, session) for symbol, session, close in rows if _price(close) is not None}
+        written_at = _written_at(file)
+        over = sorted(day for day, closes in closes_at.items() if closes <= written_at)
+        if not over:
+            return []
+        # Only the range is looked up while scanning: with a list of dates polars takes thirty times as long.
+        near = pl.scan_parquet(file).filter(pl.col("date").is_between(over[0], over[-1]))
+        rows = near.select("symbol", "date", "close").collect().filter(pl.col("date").is_in(over)).rows()
+    closes = [((symbol, session), _price(close)) for symbol, session, close in rows]
+    return [(key, price) for key, price in closes if key[0] and price is not None]
+
+
+def _written_at(file: Path) -> datetime:
+    try:
+        return datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    except (OverflowError, ValueError):
+        return datetime.max.replace(tzinfo=UTC)  # as where it is read: a time that is none proves nothing
+
+
+@contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Let one writer at a time change the files at `path`, among all processes: each reads, adds and writes whole."""
+    folder = path if path.suffix != SUFFIX or path.is_dir() else path.parent
+    with _faults_named(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, path)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, path: Path) -> None:
+    """Wait for our turn. Raises BarsFileError when it does not come."""
+    for _ in range(round(_PATIENCE_S / _LOOK_EVERY_S)):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOOK_EVERY_S)
+        except OSError:
+            return  # some network disks cannot lock; what two writers lose there, the next run fetches again
+        else:
+            return
+    raise BarsFileError(path, f"has been locked by another program for {_PATIENCE_S:g} s")
 
 
 def _check_columns(file: Path, schema: Mapping[str, "pl.DataType"]) -> None:

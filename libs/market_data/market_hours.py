@@ -15,8 +15,9 @@ from typing import Annotated, Final
 import msgspec
 import structlog
 
+from libs.market_data.exchange_calendar import load_sessions
 from libs.market_data.prices import MarketPhase, Mode
-from libs.market_data.trading_sessions import NEW_YORK, TradingPhase, TradingSession, TradingSessions, load_sessions
+from libs.market_data.trading_sessions import NEW_YORK, TradingPhase, TradingSession, TradingSessions
 
 log = structlog.get_logger(__name__)
 

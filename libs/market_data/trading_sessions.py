@@ -1,19 +1,15 @@
-"""The sessions of the US stock market, and the questions that bisecting them answers. Pure, but for their loading.
+"""The sessions of the US stock market, and the questions that bisecting them answers. Pure.
 
-The only importer of exchange_calendars, which costs 50 MB and a second: imported when it is asked for, not before.
+Where the sessions come from is `exchange_calendar.py`'s business.
 """
 
-import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from zoneinfo import ZoneInfo
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NEW_YORK: Final = ZoneInfo("America/New_York")
 PRE_MARKET_BEGINS: Final = time(4, 0)
@@ -91,23 +87,3 @@ class TradingSessions:
     def between(self, first: date, last: date) -> tuple[TradingSession, ...]:
         """Return the sessions from `first` to `last`, both included."""
         return self._sessions[bisect_left(self._dates, first) : bisect_right(self._dates, last)]
-
-
-def load_sessions(first: date, last: date) -> TradingSessions:
-    """Load the New York Stock Exchange's sessions (XNYS) from `first` to `last`. Takes about a second."""
-    import exchange_calendars  # 50 MB with pandas: only for those who ask the calendar
-
-    # exchange_calendars 4.13 uses what pandas 3.1 announces the end of. Narrow, and nothing to undo from a thread.
-    warnings.filterwarnings("ignore", message="Series.values returning an ndarray", category=DeprecationWarning)
-    calendar = exchange_calendars.get_calendar("XNYS", start=first.isoformat(), end=last.isoformat())
-    return TradingSessions(
-        [
-            TradingSession(day.date(), _utc(opens_at), _utc(closes_at))
-            for day, opens_at, closes_at in zip(calendar.sessions, calendar.opens, calendar.closes, strict=True)
-        ]
-    )
-
-
-def _utc(moment: "pd.Timestamp") -> datetime:
-    converted: datetime = moment.to_pydatetime()
-    return converted.astimezone(UTC)

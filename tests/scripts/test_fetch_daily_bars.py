@@ -5,25 +5,16 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
-from libs.market_data.alpaca_rest import AlpacaRest, AlpacaRestError
 from libs.market_data.daily_bars import ClosingPrices
-from libs.market_data.daily_bars_parquet import write_bars
-from libs.market_data.daily_bars_rest import DailyBar
-from libs.market_data.market_hours import MarketHours
-from scripts.fetch_daily_bars import completed_sessions, fetch_missing, main
+from scripts.fetch_daily_bars import main
+from tests.support.bars_server import bars_server
 from tests.support.scripted_http import Said, ScriptedHttp, scripted_http
 from tests.support.simulator import running_simulator
 
 BARS = "/v2/stocks/bars"
 POSITIONS = "/api/v1/positions"
-MONDAY_EVENING = datetime(2025, 10, 20, 22, 0, tzinfo=UTC)
-FRIDAY, MONDAY = date(2025, 10, 17), date(2025, 10, 20)
-
-
-@pytest.fixture(scope="module")
-def hours() -> MarketHours:
-    return MarketHours()
 
 
 @pytest.fixture
@@ -32,111 +23,11 @@ async def server() -> AsyncIterator[ScriptedHttp]:
         yield script
 
 
-@pytest.fixture
-async def rest(server: ScriptedHttp) -> AsyncIterator[AlpacaRest]:
-    async with AlpacaRest(server.url, server.url, "k", "s") as client:
-        yield client
-
-
-def answer(**closes: dict[date, str]) -> str:
-    bars = {
-        symbol: ",".join(
-            f'{{"t":"{day}T04:00:00Z","o":1,"h":1,"l":1,"c":{close},"v":1}}' for day, close in days.items()
-        )
-        for symbol, days in closes.items()
-    }
-    return '{"bars":{' + ",".join(f'"{symbol}":[{some}]' for symbol, some in bars.items()) + '},"next_page_token":null}'
+NO_BARS = '{"bars":{},"next_page_token":null}'
 
 
 def held(path: Path) -> dict[tuple[str, date], Decimal]:
     return dict(ClosingPrices.load(path).closes)
-
-
-class TestWhichSessions:
-    def test_the_last_ones_that_are_over(self, hours: MarketHours) -> None:
-        assert completed_sessions(hours, MONDAY_EVENING, 2) == (FRIDAY, MONDAY)
-
-    def test_a_session_counts_once_its_official_close_may_be_asked_for(self, hours: MarketHours) -> None:
-        bell = datetime(2025, 10, 20, 20, 0, tzinfo=UTC)
-        assert completed_sessions(hours, bell, 1) == (FRIDAY,)
-        assert completed_sessions(hours, bell + timedelta(minutes=30), 1) == (FRIDAY,)
-        assert completed_sessions(hours, bell + timedelta(minutes=31), 1) == (MONDAY,)
-
-    @pytest.mark.parametrize("days", [1, 10, 250, 2500])
-    def test_always_as_many_as_asked(self, hours: MarketHours, days: int) -> None:
-        assert len(completed_sessions(hours, MONDAY_EVENING, days)) == days
-
-
-class TestFetching:
-    async def test_asks_for_what_is_missing_and_keeps_what_is_final(
-        self, server: ScriptedHttp, rest: AlpacaRest, hours: MarketHours, tmp_path: Path
-    ) -> None:
-        tuesday = date(2025, 10, 21)
-        server.say(BARS, answer(A={FRIDAY: "1.5", MONDAY: "2.5", tuesday: "9"}, B={MONDAY: "0"}))
-        done = await fetch_missing(rest, hours, tmp_path, ["A", "B"], days=2, now=MONDAY_EVENING)
-        assert (done.sessions, done.added, done.still_missing) == ((FRIDAY, MONDAY), 2, ("B",))
-        assert held(tmp_path) == {("A", FRIDAY): Decimal("1.5"), ("A", MONDAY): Decimal("2.5")}
-        assert server.asked[0].query["start"] == "2025-10-17"
-        assert server.asked[0].query["end"] == "2025-10-20T21:44:00Z"
-
-    async def test_asks_nothing_when_nothing_is_missing(
-        self, server: ScriptedHttp, rest: AlpacaRest, hours: MarketHours, tmp_path: Path
-    ) -> None:
-        write_bars(tmp_path, [DailyBar("A", MONDAY, *[Decimal(1)] * 4, 1)])
-        done = await fetch_missing(rest, hours, tmp_path, ["A"], days=1, now=MONDAY_EVENING)
-        assert (done.added, done.still_missing) == (0, ())
-        assert server.asked == []
-
-    async def test_asks_for_the_symbols_and_days_that_lack_something(
-        self, server: ScriptedHttp, rest: AlpacaRest, hours: MarketHours, tmp_path: Path
-    ) -> None:
-        write_bars(tmp_path, [DailyBar("A", day, *[Decimal(1)] * 4, 1) for day in (FRIDAY, MONDAY)])
-        write_bars(tmp_path, [DailyBar("B", FRIDAY, *[Decimal(1)] * 4, 1)])
-        server.say(BARS, answer(B={MONDAY: "2.5"}))
-        await fetch_missing(rest, hours, tmp_path, ["A", "B"], days=2, now=MONDAY_EVENING)
-        (asked,) = server.asked
-        assert (asked.query["symbols"], asked.query["start"]) == ("B", "2025-10-20")
-
-    async def test_a_passing_fault_is_waited_out(
-        self, server: ScriptedHttp, rest: AlpacaRest, hours: MarketHours, tmp_path: Path
-    ) -> None:
-        server.say(BARS, Said("", 429, {"Retry-After": "0"}), Said("", 503, {"Retry-After": "0"}), answer())
-        done = await fetch_missing(rest, hours, tmp_path, ["A"], days=1, now=MONDAY_EVENING)
-        assert done.still_missing == ("A",)
-        assert len(server.asked) == 3
-
-    async def test_the_fourth_fault_is_the_last(
-        self, server: ScriptedHttp, rest: AlpacaRest, hours: MarketHours, tmp_path: Path
-    ) -> None:
-        server.say(BARS, Said("", 503, {"Retry-After": "0"}))
-        with pytest.raises(AlpacaRestError):
-            await fetch_missing(rest, hours, tmp_path, ["A"], days=1, now=MONDAY_EVENING)
-        assert len(server.asked) == 4
-
-    @pytest.mark.parametrize("said", [Said("", 403), Said("", 429, {"Retry-After": "3600"})])
-    async def test_what_cannot_be_waited_out_is_told_at_once(
-        self, server: ScriptedHttp, rest: AlpacaRest, hours: MarketHours, tmp_path: Path, said: Said
-    ) -> None:
-        server.say(BARS, said)
-        with pytest.raises(AlpacaRestError):
-            await fetch_missing(rest, hours, tmp_path, ["A"], days=1, now=MONDAY_EVENING)
-        assert len(server.asked) == 1
-
-    async def test_from_the_simulator(self, hours: MarketHours, tmp_path: Path) -> None:
-        now = datetime.now(UTC)
-        symbols = ["AAPL", "BRK.B", "SPY"]
-        async with (
-            running_simulator(rate=0) as simulator,
-            AlpacaRest(simulator.base_url, simulator.base_url, "k", "s") as rest,
-        ):
-            done = await fetch_missing(rest, hours, tmp_path, symbols, days=30, now=now)
-            again = await fetch_missing(rest, hours, tmp_path, symbols, days=30, now=now)
-        assert (done.added, done.still_missing) == (90, ())
-        assert (again.added, again.still_missing) == (0, ())
-        last = hours.last_completed_session(now - timedelta(minutes=31))
-        closes = ClosingPrices.load(tmp_path)
-        assert closes.problems == ()
-        assert all(closes.close(symbol, last) is not None for symbol in symbols)
 
 
 @pytest.fixture
@@ -161,10 +52,12 @@ class TestTheCommand:
             monkeypatch.setenv("ALPACA_DATA_URL", simulator.base_url)
             assert await run("--symbols", "aapl, MSFT,", "--days", "3") == 0
             assert await run("--symbols", "AAPL", "--days", "2") == 0
-        told, again = (line for line in capsys.readouterr().out.splitlines() if "bars of" in line)
+            assert await run("--symbols", "AAPL,MSFT", "--days", "3", "--verify", "3") == 0
+        told, again, both = (line for line in capsys.readouterr().out.splitlines() if "bars of" in line)
         assert again.startswith(f"{no_dotenv / 'bars'} holds all bars of 1 symbols, 2 sessions to ")
         assert told.startswith("6 bars of 2 symbols, 3 sessions to ")
         assert told.endswith(f"added to {no_dotenv / 'bars'} (simulated figures)")
+        assert "holds all bars of 2 symbols" in both
         assert {symbol for symbol, _ in held(no_dotenv / "bars")} == {"AAPL", "MSFT"}
 
     @pytest.mark.usefixtures("no_dotenv")
@@ -175,7 +68,7 @@ class TestTheCommand:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         server.say(POSITIONS, '{"positions":[{"symbol":"AAPL","qty":1},{"symbol":"BTC/USD","qty":1}]}')
-        server.say(BARS, answer())
+        server.say(BARS, NO_BARS)
         monkeypatch.setenv("EXECUTION_GATEWAY_URL", server.url)
         monkeypatch.setenv("ALPACA_DATA_URL", server.url)
         monkeypatch.setenv("API_TOKEN", "hush")
@@ -184,7 +77,11 @@ class TestTheCommand:
         assert server.asked[1].query["symbols"] == "AAPL"
         told = capsys.readouterr()
         assert "0 bars of 1 symbols, 10 sessions" in told.out
-        assert told.err.splitlines() == ["BTC/USD: no stock symbol, skipped", "no bar for some session of: AAPL"]
+        assert "10 are not to be had" in told.out
+        skipped, gaps = told.err.splitlines()
+        assert skipped == "BTC/USD: no stock symbol, skipped"
+        assert gaps.startswith("no bar of AAPL: ")
+        assert gaps.endswith("(10 sessions)")
 
     async def test_no_position_needs_no_key(
         self,
@@ -223,6 +120,60 @@ class TestTheCommand:
         assert await run() == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert complaint in line
+
+    async def test_closes_that_differ_are_named_and_replaced_when_told(
+        self, no_dotenv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        async with bars_server() as server:
+            monkeypatch.setenv("ALPACA_DATA_URL", server.url)
+            assert await run("--symbols", "AAPL,SPY", "--days", "2") == 0
+            last = max(session for _, session in held(no_dotenv / "bars"))
+            official = held(no_dotenv / "bars")
+            server.history.split("AAPL", 2, 1, last + timedelta(days=1))
+            assert await run("--symbols", "AAPL,SPY", "--days", "2", "--verify", "1") == 1
+            told = capsys.readouterr()
+            assert f"AAPL {last}: {official['AAPL', last]} here, " in told.err
+            assert "2 closes compared, 1 differ" in told.out
+            assert held(no_dotenv / "bars") == official
+            assert await run("--symbols", "AAPL,SPY", "--days", "2", "--verify", "1", "--replace") == 0
+            assert "2 closes compared, 1 replaced" in capsys.readouterr().out
+        assert held(no_dotenv / "bars")["AAPL", last] != official["AAPL", last]
+
+    async def test_a_failure_on_the_way_tells_what_is_kept(
+        self, no_dotenv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        async with bars_server() as server:
+            server.refuse = lambda _: web.Response(status=403) if len(server.asked) > 1 else None
+            monkeypatch.setenv("ALPACA_DATA_URL", server.url)
+            assert await run("--symbols", "AAPL", "--days", "120") == 1
+        (*_, line) = capsys.readouterr().err.splitlines()
+        assert line.endswith("; 60 bars are kept, run it again for the rest")
+        assert len(held(no_dotenv / "bars")) == 10
+
+    @pytest.mark.usefixtures("no_dotenv")
+    async def test_many_gaps_and_refusals_are_told_in_few_lines(
+        self, server: ScriptedHttp, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        symbols = [f"S{number}" for number in range(25)]
+        now = datetime.now(UTC)
+        saturday = (now - timedelta(days=(now.weekday() - 5) % 7 or 7)).date()
+        bar = f'{{"t":"{saturday}T05:00:00Z","o":1,"h":1,"l":1,"c":1,"v":1}}'
+        server.say(BARS, f'{{"bars":{{{",".join(f"{chr(34)}{name}{chr(34)}:[{bar}]" for name in symbols)}}}}}')
+        monkeypatch.setenv("ALPACA_DATA_URL", server.url)
+        assert await run("--symbols", ",".join(symbols)) == 0
+        told = capsys.readouterr()
+        lines = told.err.splitlines()
+        assert len(lines) == 42
+        assert "refused: 5 more" in lines
+        assert "nor of some sessions of 5 more symbols" in lines
+        assert "250 are not to be had" in told.out
+
+    @pytest.mark.usefixtures("no_dotenv")
+    def test_replacing_needs_a_comparison(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main(["--symbols", "AAPL", "--replace"])
+        assert caught.value.code == 2
+        assert "--replace: it needs --verify" in capsys.readouterr().err
 
     @pytest.mark.usefixtures("no_dotenv")
     async def test_alpaca_without_keys(self, capsys: pytest.CaptureFixture[str]) -> None:

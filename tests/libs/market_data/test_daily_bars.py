@@ -1,5 +1,6 @@
 import asyncio
-from datetime import date, timedelta
+import os
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import polars as pl
 import pytest
 import structlog
 
-from libs.market_data.daily_bars import ClosingPrices, DailyBarsStore, _load_file
+from libs.market_data.daily_bars import SESSIONS_IN_MEMORY, ClosingPrices, DailyBarsStore, _load_file, _written_at
 from libs.market_data.daily_bars_parquet import write_bars
 from libs.market_data.daily_bars_rest import DailyBar
 from libs.market_data.freshness import ClosingPrice
+from libs.market_data.market_hours import MarketHours
+from libs.market_data.missing_bars import Gap
 from tests.support.waiting import eventually
 
 MONDAY = date(2025, 11, 3)
@@ -150,7 +153,135 @@ class TestTheStore:
             await task
 
 
+class TestGaps:
+    def test_what_is_asked_and_not_there_by_symbol_then_date(self, tmp_path: Path) -> None:
+        write_bars(tmp_path, [bar("A", MONDAY, "2.5"), bar("B", TUESDAY, "3.5")])
+        prices = ClosingPrices.load(tmp_path)
+        assert prices.gaps(["B", "A", "B", "C"], [TUESDAY, MONDAY]) == (
+            Gap("A", TUESDAY),
+            Gap("B", MONDAY),
+            Gap("C", MONDAY),
+            Gap("C", TUESDAY),
+        )
+        assert prices.gaps(["A"], [MONDAY]) == ()
+
+    def test_a_contradicted_close_is_a_gap(self, tmp_path: Path) -> None:
+        write_bars(tmp_path / "a.parquet", [bar("A", MONDAY, "2.5"), bar("A", TUESDAY, "2.5")])
+        write_bars(tmp_path / "b.parquet", [bar("A", MONDAY, "2.6"), bar("A", TUESDAY, "2.50")])
+        prices = ClosingPrices.load(tmp_path)
+        assert prices.close("A", MONDAY) is None
+        assert prices.close("A", TUESDAY) == ClosingPrice(Decimal("2.5"), TUESDAY)
+        assert prices.gaps(["A"], [MONDAY, TUESDAY]) == (Gap("A", MONDAY),)
+        (problem,) = prices.problems
+        assert str(tmp_path / "a.parquet") in problem
+        assert str(tmp_path / "b.parquet") in problem
+
+
+HOURS = MarketHours()
+WEDNESDAY = date(2025, 11, 5)
+TUESDAY_NOON = datetime(2025, 11, 4, 17, 0, tzinfo=UTC)
+TUESDAY_BELL = datetime(2025, 11, 4, 21, 0, tzinfo=UTC)
+
+
+class Clock:
+    """A time that the test sets."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def written_at(file: Path, moment: datetime) -> None:
+    os.utime(file, (moment.timestamp(), moment.timestamp()))
+
+
+class TestWithTheCalendar:
+    async def test_a_session_that_is_not_over_has_no_close(self, tmp_path: Path) -> None:
+        clock = Clock(TUESDAY_NOON)
+        write_bars(tmp_path, [bar("A", MONDAY, "2.5"), bar("A", TUESDAY, "3.5")])
+        store = DailyBarsStore(tmp_path, HOURS, clock)
+        await store.refresh()
+        assert store.close("A", TUESDAY) is None
+        assert store.close("A", MONDAY) is not None
+        assert store.problems == ()
+        clock.now = TUESDAY_BELL
+        await store.refresh()
+        assert store.close("A", TUESDAY) == ClosingPrice(Decimal("3.5"), TUESDAY)
+
+    async def test_nor_when_its_bar_was_written_while_it_was_on(self, tmp_path: Path) -> None:
+        file = tmp_path / "mine.parquet"
+        write_bars(file, [bar("A", MONDAY, "2.5"), bar("A", TUESDAY, "3.5")])
+        written_at(file, TUESDAY_NOON)
+        clock = Clock(TUESDAY_NOON)
+        store = DailyBarsStore(tmp_path, HOURS, clock)
+        await store.refresh()
+        assert store.problems == ()
+        clock.now = TUESDAY_BELL + timedelta(hours=1)
+        await store.refresh()
+        assert store.close("A", TUESDAY) is None
+        assert store.close("A", MONDAY) is not None
+        assert "written before their session was over (2025-11-04)" in store.problems[0]
+        # The official bar comes beside it, in a file of ours.
+        assert write_bars(tmp_path, [bar("A", TUESDAY, "3.6")], {TUESDAY: TUESDAY_BELL}) == 1
+        await store.refresh()
+        assert store.close("A", TUESDAY) == ClosingPrice(Decimal("3.6"), TUESDAY)
+
+    async def test_dates_that_are_no_session_are_named_and_push_nothing_out_of_memory(self, tmp_path: Path) -> None:
+        odd = [bar("A", date(2099, 1, 1) + timedelta(days=number), "9") for number in range(SESSIONS_IN_MEMORY)]
+        write_bars(tmp_path / "odd.parquet", [*odd, bar("A", date(2025, 11, 2), "9")])
+        write_bars(tmp_path / "good.parquet", [bar("A", MONDAY, "2.5")])
+        store = DailyBarsStore(tmp_path, HOURS, Clock(TUESDAY_NOON))
+        await store.refresh()
+        assert store.prices.sessions == (MONDAY,)
+        (problem,) = store.problems
+        assert "11 rows are of no session (2025-11-02, 2099-01-01" in problem
+
+    async def test_only_a_few_sessions_are_kept_in_memory(self, tmp_path: Path) -> None:
+        days = HOURS.sessions_between(date(2025, 6, 1), WEDNESDAY)
+        for day in days[::20]:
+            write_bars(tmp_path, [bar("A", some, "1") for some in days if some.month == day.month])
+        write_bars(tmp_path, [bar("A", day, "1") for day in days])
+        store = DailyBarsStore(tmp_path, HOURS, Clock(TUESDAY_NOON))
+        prices = await store.refresh()
+        assert prices.sessions == days[-SESSIONS_IN_MEMORY - 2 : -2]
+        assert sum(len(file.held.rows) for file in prices.files.values()) == SESSIONS_IN_MEMORY + 2
+
+    async def test_an_unchanged_file_is_read_again_only_when_older_sessions_are_wanted(self, tmp_path: Path) -> None:
+        write_bars(tmp_path, [bar("A", MONDAY, "2.5")])
+        clock = Clock(TUESDAY_NOON)
+        store = DailyBarsStore(tmp_path, HOURS, clock)
+        first = await store.refresh()
+        clock.now += timedelta(days=1)
+        second = await store.refresh()
+        (file,) = first.files
+        assert second.files[file] is first.files[file]
+        clock.now -= timedelta(days=9)
+        third = await store.refresh()
+        assert third.files[file] is not first.files[file]
+
+    async def test_a_broken_file_keeps_what_it_held_as_of_when_that_was_written(self, tmp_path: Path) -> None:
+        file = tmp_path / "mine.parquet"
+        write_bars(file, [bar("A", TUESDAY, "3.5")])
+        written_at(file, TUESDAY_NOON)
+        clock = Clock(TUESDAY_NOON)
+        store = DailyBarsStore(tmp_path, HOURS, clock)
+        await store.refresh()
+        half_written(file)
+        clock.now = TUESDAY_BELL
+        await store.refresh()
+        assert store.close("A", TUESDAY) is None
+
+
+def test_a_file_of_an_impossible_time_is_believed(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    write_bars(file, [bar("A", MONDAY, "2.5")])
+    assert _written_at((1, 10**30, 1)) is None
+    assert _written_at(None) is None
+
+
 def test_a_file_that_goes_between_listing_and_reading_is_a_problem(tmp_path: Path) -> None:
-    loaded = _load_file(tmp_path / "gone.parquet", None)
+    loaded = _load_file(tmp_path / "gone.parquet", None, None)
     assert loaded.fingerprint is None
     assert loaded.problem is not None

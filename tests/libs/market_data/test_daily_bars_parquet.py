@@ -1,5 +1,7 @@
+import fcntl
 import os
-from datetime import date, datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.market_data.daily_bars_parquet import BarsFileError, bar_files, read_closes, stored_bars, write_bars
+from libs.market_data.daily_bars_parquet import (
+    BarsFileError,
+    bar_files,
+    read_closes,
+    replace_bars,
+    stored_bars,
+    stored_closes,
+    write_bars,
+)
 from libs.market_data.daily_bars_rest import DailyBar
 
 FRIDAY = date(2025, 10, 31)
 MONDAY = date(2025, 11, 3)
+BELL = datetime(2025, 11, 3, 21, 0, tzinfo=UTC)
+"""When Monday's session was over."""
 
 
 def bar(symbol: str, day: date, close: str, volume: int = 1000) -> DailyBar:
@@ -26,11 +38,15 @@ def write_rows(file: Path, rows: list[tuple[Any, ...]], close_type: Any = pl.Flo
     pl.DataFrame(rows, schema=schema, orient="row").write_parquet(file)
 
 
+def closes_in(file: Path, sessions: int = 10) -> dict[tuple[str, date], Decimal]:
+    return dict(read_closes(file, sessions).rows)
+
+
 class TestReading:
     def test_a_float_means_the_digits_that_were_written(self, tmp_path: Path) -> None:
         file = tmp_path / "a.parquet"
         write_rows(file, [("A", MONDAY, 150.8), ("B", MONDAY, 0.1 + 0.2), ("C", MONDAY, 1e-7)])
-        closes = read_closes(file, 10).closes
+        closes = closes_in(file)
         assert closes["A", MONDAY] == Decimal("150.8")
         assert closes["B", MONDAY] == Decimal("0.30000000000000004")
         assert closes["C", MONDAY] == Decimal("0.0000001")
@@ -38,26 +54,26 @@ class TestReading:
     def test_a_decimal_stays_as_it_is(self, tmp_path: Path) -> None:
         file = tmp_path / "a.parquet"
         write_rows(file, [("A", MONDAY, Decimal("150.800000001"))], pl.Decimal(20, 9))
-        assert read_closes(file, 10).closes == {("A", MONDAY): Decimal("150.800000001")}
+        assert closes_in(file) == {("A", MONDAY): Decimal("150.800000001")}
 
     def test_what_is_no_price_is_counted_not_kept(self, tmp_path: Path) -> None:
         file = tmp_path / "a.parquet"
         rows = [("A", MONDAY, close) for close in (None, float("nan"), float("inf"), 0.0, -1.0)]
         write_rows(file, [*rows, (None, MONDAY, 1.0), ("", MONDAY, 1.0), ("B", None, 1.0), ("C", MONDAY, 1.0)])
         read = read_closes(file, 10)
-        assert read.closes == {("C", MONDAY): Decimal("1.0")}
+        assert dict(read.rows) == {("C", MONDAY): Decimal("1.0")}
         assert read.rejected == 7
 
     def test_only_the_latest_sessions(self, tmp_path: Path) -> None:
         file = tmp_path / "a.parquet"
         days = [MONDAY - timedelta(days=number) for number in range(50)]
         write_rows(file, [("A", day, 1.0) for day in days])
-        assert {day for _, day in read_closes(file, 3).closes} == set(days[:3])
+        assert {day for _, day in closes_in(file, 3)} == set(days[:3])
 
     def test_a_file_without_rows(self, tmp_path: Path) -> None:
         file = tmp_path / "a.parquet"
         write_rows(file, [])
-        assert read_closes(file, 3).closes == {}
+        assert closes_in(file) == {}
 
     @pytest.mark.parametrize("size", [0, 4, 100, -4])
     def test_a_half_written_file_is_named(self, tmp_path: Path, size: int) -> None:
@@ -156,7 +172,7 @@ class TestWriting:
     def test_only_what_is_missing_is_added(self, tmp_path: Path) -> None:
         write_bars(tmp_path, [bar("A", MONDAY, "2.5")])
         assert write_bars(tmp_path, [bar("A", MONDAY, "99"), bar("B", MONDAY, "3.5"), bar("B", MONDAY, "3.5")]) == 1
-        assert read_closes(tmp_path / "daily-2025-11.parquet", 3).closes == {
+        assert closes_in(tmp_path / "daily-2025-11.parquet", 3) == {
             ("A", MONDAY): Decimal("2.5"),
             ("B", MONDAY): Decimal("3.5"),
         }
@@ -169,13 +185,13 @@ class TestWriting:
         target = tmp_path / "daily-2025-11.parquet"
         write_rows(target, [("A", MONDAY, float("nan")), ("B", MONDAY, 1.0)])
         assert write_bars(tmp_path, [bar("A", MONDAY, "2.5")]) == 1
-        assert read_closes(target, 3).closes == {("A", MONDAY): Decimal("2.5"), ("B", MONDAY): Decimal("1.0")}
+        assert closes_in(target) == {("A", MONDAY): Decimal("2.5"), ("B", MONDAY): Decimal("1.0")}
 
     def test_one_file_that_grows(self, tmp_path: Path) -> None:
         file = tmp_path / "bars.parquet"
         assert write_bars(file, [bar("A", FRIDAY, "1.5")]) == 1
         assert write_bars(file, [bar("A", FRIDAY, "1.5"), bar("A", MONDAY, "2.5")]) == 1
-        assert set(read_closes(file, 3).closes) == {("A", FRIDAY), ("A", MONDAY)}
+        assert set(closes_in(file)) == {("A", FRIDAY), ("A", MONDAY)}
 
     def test_a_file_of_decimals_with_columns_of_its_own_keeps_them(self, tmp_path: Path) -> None:
         file = tmp_path / "bars.parquet"
@@ -191,7 +207,7 @@ class TestWriting:
         theirs.write_bytes(b"half a file")
         assert write_bars(tmp_path, [bar("A", MONDAY, "2.5")]) == 1
         assert theirs.read_bytes() == b"half a file"
-        assert read_closes(tmp_path / "daily-2025-11-2.parquet", 3).closes == {("A", MONDAY): Decimal("2.5")}
+        assert closes_in(tmp_path / "daily-2025-11-2.parquet", 3) == {("A", MONDAY): Decimal("2.5")}
         assert write_bars(tmp_path, [bar("B", MONDAY, "3.5")]) == 1
         assert len(list(tmp_path.iterdir())) == 2
 
@@ -223,7 +239,7 @@ class TestWriting:
         with pytest.raises(BarsFileError, match="No space left on device"):
             write_bars(tmp_path, [bar("B", MONDAY, "3.5")])
         assert [file.name for file in tmp_path.iterdir()] == ["daily-2025-11.parquet"]
-        assert set(read_closes(tmp_path / "daily-2025-11.parquet", 3).closes) == {("A", MONDAY)}
+        assert set(closes_in(tmp_path / "daily-2025-11.parquet", 3)) == {("A", MONDAY)}
 
     def test_a_path_below_a_file_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
@@ -235,14 +251,85 @@ class TestWriting:
         assert not (tmp_path / "none").exists()
 
 
+class TestOneWriterAtATime:
+    def test_writers_side_by_side_lose_nothing(self, tmp_path: Path) -> None:
+        batches = [[bar(f"S{number}{letter}", MONDAY, "1") for letter in "ABC"] for number in range(12)]
+        with ThreadPoolExecutor(6) as pool:
+            assert sum(pool.map(lambda batch: write_bars(tmp_path, batch), batches)) == 36
+        assert len(closes_in(tmp_path / "daily-2025-11.parquet")) == 36
+
+    def test_a_lock_that_is_never_given_back_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("libs.market_data.daily_bars_parquet._PATIENCE_S", 0.1)
+        handle = os.open(tmp_path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            with pytest.raises(BarsFileError, match="locked by another program"):
+                write_bars(tmp_path, [bar("A", MONDAY, "1")])
+        finally:
+            os.close(handle)
+        assert write_bars(tmp_path, [bar("A", MONDAY, "1")]) == 1
+
+    def test_what_a_killed_writer_left_is_taken_away(self, tmp_path: Path) -> None:
+        (tmp_path / ".daily-2025-11.parquet.4711.tmp").write_bytes(b"half")
+        (tmp_path / ".daily-2025-10.parquet.4711.tmp").write_bytes(b"half")
+        write_bars(tmp_path, [bar("A", MONDAY, "1")])
+        assert {file.name for file in tmp_path.iterdir()} == {
+            "daily-2025-11.parquet",
+            ".daily-2025-10.parquet.4711.tmp",
+        }
+
+
+class TestReplacing:
+    def test_every_row_of_the_pair_in_whichever_file(self, tmp_path: Path) -> None:
+        write_rows(tmp_path / "a.parquet", [("A", MONDAY, 1.0), ("A", MONDAY, 1.5), ("B", MONDAY, 7.0)])
+        write_rows(tmp_path / "b.parquet", [("A", MONDAY, 2.0), ("A", FRIDAY, 3.0)])
+        write_rows(tmp_path / "c.parquet", [("B", MONDAY, 7.0)])
+        before = (tmp_path / "c.parquet").read_bytes()
+        (tmp_path / "d.parquet").write_bytes(b"half a file")
+        assert replace_bars(tmp_path, [bar("A", MONDAY, "9"), bar("C", MONDAY, "9")]) == 2
+        assert read_closes(tmp_path / "a.parquet", 9).rows == (
+            (("A", MONDAY), Decimal(9)),
+            (("B", MONDAY), Decimal(7)),
+        )
+        assert closes_in(tmp_path / "b.parquet") == {("A", MONDAY): Decimal(9), ("A", FRIDAY): Decimal(3)}
+        assert (tmp_path / "c.parquet").read_bytes() == before
+
+    def test_stored_closes_shows_what_contradicts_itself(self, tmp_path: Path) -> None:
+        write_rows(tmp_path / "a.parquet", [("A", MONDAY, 1.0), ("B", MONDAY, 7.0)])
+        write_rows(tmp_path / "b.parquet", [("A", MONDAY, 2.0), ("B", MONDAY, 7.0)])
+        assert stored_closes(tmp_path, {MONDAY: BELL}) == {
+            ("A", MONDAY): {Decimal(1), Decimal(2)},
+            ("B", MONDAY): {Decimal(7)},
+        }
+
+
+class TestRowsFromBeforeTheBell:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        """A month's file that somebody wrote during Monday's session."""
+        file = tmp_path / "daily-2025-11.parquet"
+        write_rows(file, [("A", MONDAY, 1.0), ("B", MONDAY, 1.0), ("A", FRIDAY, 1.0)])
+        os.utime(file, (BELL.timestamp() - 3600,) * 2)
+        return file
+
+    def test_are_not_held(self, file: Path) -> None:
+        friday_bell = BELL - timedelta(days=3)
+        assert stored_bars(file, {MONDAY: BELL, FRIDAY: friday_bell}) == {("A", FRIDAY)}
+        assert stored_bars(file, {MONDAY: BELL}) == set()
+
+    def test_give_way_to_the_official_ones_and_do_not_pass_for_them(self, file: Path) -> None:
+        assert write_bars(file.parent, [bar("A", MONDAY, "2")], {MONDAY: BELL}) == 1
+        assert closes_in(file) == {("A", MONDAY): Decimal(2), ("A", FRIDAY): Decimal(1)}
+
+
 class TestWhatIsStored:
     def test_only_usable_closes_count(self, tmp_path: Path) -> None:
         write_rows(tmp_path / "a.parquet", [("A", MONDAY, 1.0), ("B", MONDAY, None), ("A", FRIDAY, 1.0)])
         (tmp_path / "bad.parquet").write_bytes(b"x")
-        assert stored_bars(tmp_path, [MONDAY]) == {("A", MONDAY)}
+        assert stored_bars(tmp_path, {MONDAY: BELL}) == {("A", MONDAY)}
 
     def test_nothing_there(self, tmp_path: Path) -> None:
-        assert stored_bars(tmp_path / "none", [MONDAY]) == set()
+        assert stored_bars(tmp_path / "none", {MONDAY: BELL}) == set()
 
 
 prices = st.decimals(min_value="0.0001", max_value="1000000", places=4)
@@ -262,5 +349,5 @@ def test_the_first_writing_of_a_bar_stands_to_the_last_digit(
         expected = batch | expected
     read: dict[tuple[str, date], Decimal] = {}
     for file in folder.iterdir():
-        read |= read_closes(file, 1000).closes
+        read |= closes_in(file, 1000)
     assert read == expected
