@@ -1,6 +1,8 @@
 """What a simulator is told before it starts. The command line fills it in `main.py`, tests build it directly."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from math import inf
 from pathlib import Path
@@ -15,13 +17,22 @@ FASTEST: Final = inf
 """As a rate or a replay speed: as fast as the socket takes."""
 
 
+def utc_now() -> datetime:
+    """Return the real time."""
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class HeldPosition:
-    """One position of the simulated account; `qty` in shares, negative for a short, entry price in USD."""
+    """One opening position of the account; `qty` in shares, negative for a short, entry price in USD.
+
+    It was opened at `opened_at`, an aware datetime; None: 30 days before the start. A symbol may come several times.
+    """
 
     symbol: str
     qty: Decimal
     avg_entry_price: Decimal
+    opened_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,8 @@ class SimulatorConfig:
     `rate`: quotes per second over all subscribed symbols, `FASTEST` as fast as the socket takes, None each symbol's
     own usual pace. `speed` of a replay is a factor or `FASTEST`. `slot_hold_s`: how long a connection slot stays
     taken after an unclean drop. `outbox_limit`: points waiting for one client before it is "slow" (407).
+    `now` is the clock of the account alone: a test may play a week with it. `trading_rate_limit`: trading REST calls a
+    minute, None without limit. `trading_autofill`: orders a minute that somebody else places in the held symbols.
     `faults`: what it does wrong from the start; `scenario`: what happens on a timeline.
     """
 
@@ -56,6 +69,9 @@ class SimulatorConfig:
     compress: bool = True
     outbox_limit: int = 20_000
     batch_limit: int = 100
+    now: Callable[[], datetime] = utc_now
+    trading_rate_limit: int | None = None
+    trading_autofill: float = 0.0
     faults: Faults = NO_FAULTS
     scenario: Scenario | None = None
 

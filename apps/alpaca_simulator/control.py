@@ -11,6 +11,9 @@ from typing import Any, Final, Protocol
 import msgspec
 from aiohttp import web
 
+from apps.alpaca_simulator.account_acts import ACCOUNT_ACTS, AccountAct, SteeredAccount
+from apps.alpaca_simulator.account_entries import AccountError
+from apps.alpaca_simulator.account_truth import account_truth
 from apps.alpaca_simulator.acts import ACTS, Act
 from apps.alpaca_simulator.dials import DialLog
 from apps.alpaca_simulator.fault_switches import WrongSwitchError, merged, turned_on
@@ -19,15 +22,25 @@ from apps.alpaca_simulator.points import Channel
 from apps.alpaca_simulator.scenario import Playground, Scenario, ScenarioError, ScenarioRun, read_scenario
 from apps.alpaca_simulator.sent_record import SentQuote, SentRecord
 from apps.alpaca_simulator.stream_connection import StreamConnection
+from apps.alpaca_simulator.trade_updates_stream import TradeUpdatesStream
 
 _LAST_DIALS: Final = 200
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 """Room for a raw frame of any size that is worth sending."""
 
+_WRONG: Final = (
+    msgspec.MsgspecError,
+    WrongSwitchError,
+    ScenarioError,
+    UnicodeDecodeError,
+    RecursionError,
+    AccountError,
+)
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Controlled(Playground, Protocol):
+class Controlled(Playground, SteeredAccount, Protocol):
     """What the endpoint shows and steers, beside the acts."""
 
     sent: SentRecord
@@ -65,12 +78,14 @@ class Control:
 
     def routes(self) -> list[web.RouteDef]:
         """Return every route."""
+        kinds: dict[str, type[Act | AccountAct]] = {**ACTS, **ACCOUNT_ACTS}
         acts = [
-            web.post(f"/control/{name.replace('_', '-')}", _answered(self._act(kind))) for name, kind in ACTS.items()
+            web.post(f"/control/{name.replace('_', '-')}", _answered(self._act(kind))) for name, kind in kinds.items()
         ]
         return [
             web.get("/control/state", _answered(self._state)),
             web.get("/control/sent", _answered(self._sent)),
+            web.get("/control/account", _answered(self._account)),
             web.patch("/control/faults", _answered(self._merge_faults)),
             web.put("/control/faults", _answered(self._replace_faults)),
             web.delete("/control/faults", _answered(self._clear_faults)),
@@ -93,6 +108,7 @@ class Control:
             "slot_held_until": simulator.slot_held_until_unix_s,
             "halted": sorted(simulator.halted),
             "scenario": _scenario_body(simulator.scenario),
+            "trading": _trading_body(simulator.updates),
         }
 
     async def _sent(self, _request: web.Request) -> object:
@@ -103,6 +119,10 @@ class Control:
             "mute_since": simulator.mute_since_unix_s,
             "half_open_since": simulator.half_open_since_unix_s,
         }
+
+    async def _account(self, _request: web.Request) -> object:
+        simulator = self._simulator
+        return account_truth(simulator.desk.account, simulator.updates.announced, simulator.desk.now())
 
     async def _shown_faults(self, _request: web.Request) -> object:
         return {"faults": turned_on(self._simulator.faults)}
@@ -134,7 +154,7 @@ class Control:
         self._simulator.stop_scenario()
         return {"scenario": None}
 
-    def _act(self, kind: type[Act]) -> Callable[[web.Request], Awaitable[object]]:
+    def _act(self, kind: type[Act | AccountAct]) -> Callable[[web.Request], Awaitable[object]]:
         async def carry_out(request: web.Request) -> object:
             # An act without anything to say may come without a body.
             act = msgspec.json.decode(await request.read() or b"{}", type=kind)
@@ -154,7 +174,7 @@ def _answered(handler: Callable[[web.Request], Awaitable[object]]) -> Handler:
     async def answer(request: web.Request) -> web.Response:
         try:
             return web.json_response(await handler(request))
-        except (msgspec.MsgspecError, WrongSwitchError, ScenarioError, UnicodeDecodeError, RecursionError) as fault:
+        except _WRONG as fault:
             return web.json_response({"message": str(fault)}, status=400)
 
     return answer
@@ -170,6 +190,19 @@ def _connection_body(connection: StreamConnection) -> dict[str, object]:
         "is_half_open": connection.is_half_open,
         "since": connection.since_unix_s,
     }
+
+
+def _trading_body(updates: TradeUpdatesStream) -> dict[str, object]:
+    clients = [
+        {
+            "number": connection.number,
+            "authorized": connection.session.is_authorized,
+            "listening": connection.session.is_listening,
+            "is_half_open": connection.is_half_open,
+        }
+        for connection in updates.connections
+    ]
+    return {"connections": clients, "dials": _dials_body(updates.dials)}
 
 
 def _dials_body(dials: DialLog) -> dict[str, object]:

@@ -15,7 +15,7 @@ SWITCHES: Final[Mapping[str, Any]] = get_type_hints(Faults, include_extras=True)
 """The type of every switch, by its name."""
 
 _DEFAULTS: Final[Mapping[str, Any]] = asdict(NO_FAULTS)
-_FORMS: Final[Mapping[Any, str]] = {ErrorCode: "=CODE", HttpStatus: "=STATUS", Seconds: "=SECONDS"}
+_FORMS: Final[Mapping[Any, str]] = {ErrorCode: "=CODE", HttpStatus: "=STATUS", Seconds: "=SECONDS", str: "=PATH"}
 _SYMBOL_SETS: Final = frozenset({"dead_symbols", "refused_symbols"})
 
 

@@ -12,6 +12,7 @@ from msgspec import Meta
 from apps.alpaca_simulator.frame_faults import FrameFault
 from apps.alpaca_simulator.protocol import ErrorCode, Refusals
 from apps.alpaca_simulator.quote_faults import QuoteFault
+from apps.alpaca_simulator.trade_update_faults import Oddity
 
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 HttpStatus = Annotated[int, Meta(ge=200, le=599)]
@@ -84,6 +85,60 @@ class Faults:
     """REST answers 200 with JSON that is cut short, or has null where the quotes should be."""
     rest_paths: Literal["all", "quotes", "clock"] = "all"
     """Which REST calls the switches above are for."""
+
+    trading_upgrade_status: HttpStatus | None = None
+    """HTTP answer instead of the trading stream's WebSocket upgrade."""
+    trading_retry_after_s: Seconds | None = None
+    """The Retry-After header of that answer."""
+    trading_slot_hold_s: Seconds = 0.0
+    """How long the account's one place on the trading stream stays taken (429) after an unclean drop."""
+    trading_no_auth_answer: bool = False
+    """The trading stream ignores what is said before a client is authorized."""
+    trading_unauthorized: bool = False
+    """The trading stream turns down every authentication, and closes."""
+    trading_mute: bool = False
+    """No event goes out on the trading stream; what happens meanwhile only REST shows."""
+    trading_half_open: bool = False
+    """Freezes the clients of the trading stream that exist when it is turned on, like `half_open`."""
+    trading_data_null: bool = False
+    """Each event's data is null."""
+    trading_heartbeat_s: Seconds = 0.0
+    """Every so many seconds comes a one-byte frame, 0x01 (0 = none)."""
+    trading_text_frames: bool = False
+    """The trading stream sends text frames, as the live host does."""
+    trading_single_ids: bool = False
+    """`trade_bust` and `trade_correct` carry the execution's id alone, not their own and that as the previous one."""
+    trading_oddities: frozenset[Oddity] = frozenset()
+    """Events have these things in them that a client did not expect."""
+    trading_lose_every: Count = 0
+    """Every n-th execution event never comes; REST has the execution (0 = none)."""
+    trading_duplicate_every: Count = 0
+    """Every n-th execution event comes twice (0 = none)."""
+    trading_reorder_every: Count = 0
+    """Every n-th execution event comes 0.3 s late, after those that follow it (0 = none)."""
+    trading_delay_s: Seconds = 0.0
+    """Seconds before each event of the trading stream."""
+
+    trading_rest_status: HttpStatus | None = None
+    """HTTP answer of the trading REST calls; from 500 on it is HTML."""
+    trading_rest_retry_after_s: Seconds | None = None
+    """The Retry-After header of that answer."""
+    trading_rest_delay_s: Seconds = 0.0
+    """Seconds before a trading REST call is answered."""
+    trading_rest_garbage: bool = False
+    """Trading REST calls answer 200 with JSON that is cut short, is null, or is of the wrong kind, in turn."""
+    trading_rest_path: str = "/v2/"
+    """The switches above are for the trading REST calls whose path begins so."""
+    activities_lag_s: Seconds = 0.0
+    """An activity is shown only so many seconds after it was booked."""
+    positions_lag_s: Seconds = 0.0
+    """Positions and account are shown as they were so many seconds ago."""
+    busted_stay: bool = False
+    """Busted executions stay among the FILL activities, as if nothing had happened."""
+    split_one_entry: bool = False
+    """A split is one SPLIT activity with the difference, instead of the old shares out and the new ones in."""
+    order_pieces: Annotated[int, Meta(ge=1)] = 1
+    """In how many partial fills an order is filled that comes by REST."""
 
     @property
     def refusals(self) -> Refusals:

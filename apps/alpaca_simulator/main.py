@@ -7,10 +7,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from decimal import Decimal
 from math import inf, isfinite
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -65,6 +66,8 @@ def read_arguments(arguments: Sequence[str] | None = None, default_port: int = D
         key=given.key,
         secret=given.secret,
         positions=given.positions,
+        trading_rate_limit=given.trading_rate_limit,
+        trading_autofill=given.trading_autofill,
         slot_hold_s=given.slot_hold_seconds,
         compress=not given.no_compression,
         faults=faults,
@@ -136,6 +139,11 @@ def _parser(default_port: int) -> argparse.ArgumentParser:
         "--positions", type=_positions, default=(), metavar="FILE",
         help='the account\'s positions: [{"symbol":"AAPL","qty":"100","avg_entry_price":"150.00"}]',
     )  # fmt: skip
+    parser.add_argument("--trading-rate-limit", type=_count, metavar="N", help="trading REST calls a minute")
+    parser.add_argument(
+        "--trading-autofill", type=_number, default=0.0, metavar="RATE",
+        help="orders a minute that somebody else places in the held symbols",
+    )  # fmt: skip
     parser.add_argument(
         "--slot-hold-seconds", type=_number, default=90.0, help="how long a lost client's connection slot stays taken"
     )
@@ -198,12 +206,20 @@ class _WirePosition(msgspec.Struct, forbid_unknown_fields=True):
     symbol: str
     qty: Decimal
     avg_entry_price: Decimal
+    opened_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.qty.is_finite() and self.qty):
+            raise ValueError(f"{self.symbol[:40]}: qty must be a number other than 0")
+
+    def held(self) -> HeldPosition:
+        return HeldPosition(parse_symbol(self.symbol), self.qty, self.avg_entry_price, self.opened_at)
 
 
 def _positions(name: str) -> tuple[HeldPosition, ...]:
     try:
         held = msgspec.json.decode(Path(name).read_bytes(), type=list[_WirePosition])
-        return tuple(HeldPosition(parse_symbol(one.symbol), one.qty, one.avg_entry_price) for one in held)
+        return tuple(one.held() for one in held)
     except (OSError, msgspec.MsgspecError, MalformedSymbolError) as fault:
         raise argparse.ArgumentTypeError(f"cannot read positions from {name}: {fault}") from fault
 

@@ -16,12 +16,15 @@ from typing import Any, Final, Protocol
 import msgspec
 import structlog
 
+from apps.alpaca_simulator.account_acts import ACCOUNT_ACTS, AccountAct, SteeredAccount
+from apps.alpaca_simulator.account_entries import AccountError
 from apps.alpaca_simulator.acts import ACTS, Act, Steered
 from apps.alpaca_simulator.fault_switches import WrongSwitchError, as_default, merged
 from apps.alpaca_simulator.faults import NO_FAULTS, Faults
 
 log = structlog.get_logger(__name__)
 
+_ALL_ACTS: Final[Mapping[str, type[Act | AccountAct]]] = {**ACTS, **ACCOUNT_ACTS}
 _LATEST_S: Final = 7 * 86_400.0
 
 
@@ -49,7 +52,7 @@ class Step:
     """What happens `at_s` seconds after the beginning."""
 
     at_s: float
-    what: FaultChange | Act
+    what: FaultChange | Act | AccountAct
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +127,12 @@ def _fault_change(fields: dict[str, Any], place: str) -> FaultChange:
     return FaultChange(changes, for_s)
 
 
-def _act(fields: dict[str, Any], place: str) -> Act:
+def _act(fields: dict[str, Any], place: str) -> Act | AccountAct:
     name = fields.pop("act")
-    if not isinstance(name, str) or name not in ACTS:
-        raise ScenarioError(f"{place}, act: {str(name)[:40]!r} is none of {', '.join(ACTS)}")
+    if not isinstance(name, str) or name not in _ALL_ACTS:
+        raise ScenarioError(f"{place}, act: {str(name)[:40]!r} is none of {', '.join(_ALL_ACTS)}")
     try:
-        return msgspec.convert(fields, ACTS[name])
+        return msgspec.convert(fields, _ALL_ACTS[name])
     except msgspec.ValidationError as fault:
         raise ScenarioError(f"{place}, {name}: {_one_line(fault)}") from fault
 
@@ -153,7 +156,7 @@ def _one_line(fault: Exception) -> str:
     return " ".join(str(fault).split())
 
 
-class Playground(Steered, Protocol):
+class Playground(Steered, SteeredAccount, Protocol):
     """What a scenario needs of the simulator beside its acts."""
 
     faults: Faults
@@ -188,9 +191,16 @@ class ScenarioRun:
         log.info("scenario_step", step=moment.number, ends=moment.is_end)
         if not isinstance(what, FaultChange):
             self.step = moment.number
-            await what.carry_out(self._simulator)
+            await self._carry_out(what)
         elif moment.is_end:
             self._simulator.faults = as_default(self._simulator.faults, what.changes)
         else:
             self.step = moment.number
             self._simulator.faults = merged(self._simulator.faults, what.changes)
+
+    async def _carry_out(self, act: Act | AccountAct) -> None:
+        """Carry out an act; one that the account cannot do is passed over, and the scenario goes on."""
+        try:
+            await act.carry_out(self._simulator)
+        except AccountError as fault:
+            log.warning("scenario_act_refused", step=self.step, why=str(fault))

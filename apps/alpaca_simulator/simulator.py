@@ -2,13 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
 import structlog
 from aiohttp import WSCloseCode, web
 
+from apps.alpaca_simulator.account import Account, OpeningPosition
+from apps.alpaca_simulator.account_prices import AccountPrices, PriceScale
+from apps.alpaca_simulator.autofill import Autofill
 from apps.alpaca_simulator.broadcast import ALL_FEEDS, Broadcaster
 from apps.alpaca_simulator.config import SimulatorConfig
 from apps.alpaca_simulator.control import MAX_BODY_BYTES, Control
@@ -21,7 +24,7 @@ from apps.alpaca_simulator.listings import listing_of
 from apps.alpaca_simulator.market import IEX_EXCHANGE, MarketSetting, QuoteSource
 from apps.alpaca_simulator.market_tasks import build_market, usual_price
 from apps.alpaca_simulator.points import Feed, Quote
-from apps.alpaca_simulator.recording import Recording, read_recording
+from apps.alpaca_simulator.recording import read_recording
 from apps.alpaca_simulator.replay import ReplayMarket
 from apps.alpaca_simulator.rest import MarketDataRest
 from apps.alpaca_simulator.rest_access import RestAccess
@@ -29,7 +32,11 @@ from apps.alpaca_simulator.scenario import Scenario, ScenarioRun
 from apps.alpaca_simulator.sent_record import SentRecord
 from apps.alpaca_simulator.session_calendar import SessionCalendar
 from apps.alpaca_simulator.stream_connection import StreamConnection
+from apps.alpaca_simulator.trade_updates_stream import TradeUpdatesStream
 from apps.alpaca_simulator.trading import TradingRest
+from apps.alpaca_simulator.trading_desk import TradingDesk
+from apps.alpaca_simulator.trading_limits import TradingLimits
+from apps.alpaca_simulator.trading_orders import OrdersRest
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +67,22 @@ class Simulator:
         self._stream = DataStream(self.config, self._broadcaster, lambda: self.faults, self.sent)
         self._halts = Halts()
         self._scenario_task: asyncio.Task[None] | None = None
+        self.updates = TradeUpdatesStream(self.config.credentials, lambda: self.faults)
+        """The trading stream."""
+        held = (
+            OpeningPosition(one.symbol, one.qty, one.avg_entry_price, one.opened_at) for one in self.config.positions
+        )
+        self.account = Account(held, self.config.now())
+        """The account's truth; it outlives a stop and a new start."""
+        self._price_scale = PriceScale()
+        self.desk: TradingDesk
+        """Where everything that happens to the account passes through; known once started."""
         self.faults = self.config.faults
+
+    @property
+    def fill(self) -> Callable[..., Awaitable[list[str]]]:
+        """Let shares change hands: `desk.fill`, the act that tests need most."""
+        return self.desk.fill
 
     async def start(self) -> None:
         """Bind the port and start the market. Started again after a stop, it takes the same port.
@@ -76,7 +98,12 @@ class Simulator:
             self.config, recording, self._broadcaster, self._halts, lambda: self.faults, self._calendar.is_open
         )
         self._market = market.quotes
-        self._runner = web.AppRunner(self._application(recording), access_log=None, shutdown_timeout=_SHUTDOWN_S)
+        history = DailyHistory(self._price_scale.usual_price(usual_price(recording)))
+        self._price_scale.tell(history)
+        prices = AccountPrices(self._market, history, self._calendar, self.account, self._price_scale)
+        self.desk = TradingDesk(self.account, self.updates, prices, self.config.now, lambda: self.faults)
+        self.updates.start()
+        self._runner = web.AppRunner(self._application(history), access_log=None, shutdown_timeout=_SHUTDOWN_S)
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self.config.host, self._port).start()
@@ -86,6 +113,9 @@ class Simulator:
             raise
         self._port = self._runner.addresses[0][1]
         self._tasks = [_spawned(name, work()) for name, work in market.work.items()]
+        if self.config.trading_autofill:
+            autofill = Autofill(self.desk, self.config.trading_autofill, self.config.seed, self._calendar.is_open)
+            self._tasks.append(_spawned("autofill", autofill.run()))
         if self.config.scenario is not None:
             self.start_scenario(self.config.scenario)
         log.info("simulator_started", url=self.base_url, mode=self.mode)
@@ -98,6 +128,7 @@ class Simulator:
         self._tasks.clear()
         if self._scenario_task is not None:
             self._scenario_task.cancel()
+        await self.updates.stop(clean=clean)
         await self.drop_all(clean=clean)
         if self._runner is not None:
             await self._runner.cleanup()
@@ -123,6 +154,11 @@ class Simulator:
     def stream_url(self, feed: str = "iex") -> str:
         """Return the WebSocket URL of a feed."""
         return f"ws://{self.config.host}:{self._port}/v2/{feed}"
+
+    @property
+    def trading_stream_url(self) -> str:
+        """The WebSocket URL of the trading stream."""
+        return f"ws://{self.config.host}:{self._port}/stream"
 
     @property
     def mode(self) -> str:
@@ -154,6 +190,7 @@ class Simulator:
         before, self._faults = self._faults, faults
         self.mute_since_unix_s = (self.mute_since_unix_s or time.time()) if faults.mute else None
         self._broadcaster.faults_changed(before, faults)
+        self.updates.faults_changed(before, faults)
 
     @property
     def halted(self) -> frozenset[str]:
@@ -256,15 +293,17 @@ class Simulator:
             self._scenario_task.cancel()
         self._scenario_task = self.scenario = None
 
-    def _application(self, recording: Recording | None) -> web.Application:
-        history = DailyHistory(usual_price(recording))
+    def _application(self, history: DailyHistory) -> web.Application:
         access = RestAccess(self.config.credentials, lambda: self.faults)
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.on_response_prepare.append(self._label)
         app.router.add_get(f"/v2/{{feed:{'|'.join(Feed)}}}", self._stream.handle)
         app.router.add_routes(Control(self).routes())
         app.router.add_routes(MarketDataRest(self._market, history, self._calendar).routes(access))
-        app.router.add_routes(TradingRest(self.config.positions, self._market, history, self._calendar).routes(access))
+        app.router.add_get("/stream", self.updates.handle)
+        limits = TradingLimits(self.config.trading_rate_limit, lambda: self.faults)
+        app.router.add_routes(TradingRest(self.desk, self._calendar, lambda: self.faults).routes(access, limits))
+        app.router.add_routes(OrdersRest(self.desk).routes(access, limits))
         return app
 
     async def _label(self, _request: web.Request, response: web.StreamResponse) -> None:

@@ -1,71 +1,75 @@
-"""Alpaca's trading REST calls that the services use: clock, calendar, account, positions. All numbers are strings."""
+"""Alpaca's trading REST calls: clock, calendar, account, positions, activities. All numbers are strings."""
 
-import time
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import localcontext
 from itertools import pairwise
 from typing import Any, Final
-from uuid import NAMESPACE_URL, uuid5
 
 from aiohttp import web
 
-from apps.alpaca_simulator.config import HeldPosition
-from apps.alpaca_simulator.history import DailyHistory
-from apps.alpaca_simulator.listings import listing_of
-from apps.alpaca_simulator.market import QuoteSource
-from apps.alpaca_simulator.points import Feed
+from apps.alpaca_simulator.account_book import Book
+from apps.alpaca_simulator.account_entries import sync_day
+from apps.alpaca_simulator.activities import LARGEST_PAGE, Wanted, WrongPageTokenError, page_of_activities
+from apps.alpaca_simulator.faults import Faults
+from apps.alpaca_simulator.lots import COSTS, NOTHING
+from apps.alpaca_simulator.market import MarketSetting
+from apps.alpaca_simulator.position_figures import PositionFigures, account_body
 from apps.alpaca_simulator.rest_access import RefusedError, RestAccess, asked_moment
 from apps.alpaca_simulator.session_calendar import SessionCalendar
+from apps.alpaca_simulator.trading_desk import TradingDesk
+from apps.alpaca_simulator.trading_limits import TradingLimits
 from libs.market_data.trading_sessions import NEW_YORK, TradingSession
 
-_CODE_SUFFIX: Final = "10000"
-_CASH_USD: Final = Decimal(100_000)
-_EXCHANGES: Final = {"A": "NYSE", "B": "ARCA", "C": "NASDAQ"}
+CODE_SUFFIX: Final = "10000"
 _SETTLES_WITHIN: Final = timedelta(days=14)
-_LAST_SESSIONS: Final = timedelta(days=14)
-_CENT: Final = Decimal("0.01")
 
 
 class TradingRest:
-    """The trading host of one simulated account; it takes no orders."""
+    """The trading host of one simulated account, but for its orders."""
 
-    def __init__(
-        self,
-        holdings: tuple[HeldPosition, ...],
-        market: QuoteSource,
-        history: DailyHistory,
-        calendar: SessionCalendar,
-    ) -> None:
-        self._holdings = holdings
-        self._market = market
-        self._history = history
+    def __init__(self, desk: TradingDesk, calendar: SessionCalendar, faults: Callable[[], Faults]) -> None:
+        self._desk = desk
         self._calendar = calendar
+        self._faults = faults
 
-    def routes(self, access: RestAccess) -> list[web.RouteDef]:
+    def routes(self, access: RestAccess, limits: TradingLimits) -> list[web.RouteDef]:
         """Return the guarded routes."""
         handlers = {
             "/v2/clock": self._clock,
             "/v2/calendar": self._sessions,
             "/v2/account": self._account,
             "/v2/positions": self._positions,
-            "/v2/positions/{symbol}": self._position,
+            # A crypto symbol has a slash in it.
+            "/v2/positions/{symbol:.+}": self._position,
+            "/v2/account/activities": self._activities,
+            "/v2/account/activities/{kind}": self._activities,
         }
-        return [web.get(path, access.guard(handler, code_suffix=_CODE_SUFFIX)) for path, handler in handlers.items()]
+        return [
+            web.get(path, limits.guard(access.guard(handler, code_suffix=CODE_SUFFIX)))
+            for path, handler in handlers.items()
+        ]
 
     async def _clock(self, _request: web.Request) -> web.Response:
-        now = datetime.now(UTC)
+        now = self._desk.now()
         next_open, next_close = await self._calendar.next_hours(now)
         return web.json_response(
             {
                 "timestamp": _new_york(now),
-                "is_open": self._calendar.is_open(),
+                "is_open": self._is_open(next_open, next_close),
                 "next_open": _new_york(next_open),
                 "next_close": _new_york(next_close),
             }
         )
 
+    def _is_open(self, next_open: datetime, next_close: datetime) -> bool:
+        """Say whether the market is on, by the account's clock."""
+        if self._calendar.setting is MarketSetting.AUTO:
+            return next_close < next_open
+        return self._calendar.setting is MarketSetting.OPEN
+
     async def _sessions(self, request: web.Request) -> web.Response:
-        now = datetime.now(UTC)
+        now = self._desk.now()
         first = asked_moment(request, "start", now - timedelta(days=365)).astimezone(NEW_YORK).date()
         last = asked_moment(request, "end", now + timedelta(days=90)).astimezone(NEW_YORK).date()
         sessions = await self._calendar.sessions(first, last + _SETTLES_WITHIN)
@@ -74,123 +78,96 @@ class TradingRest:
         )
 
     async def _account(self, _request: web.Request) -> web.Response:
-        last_session = await self._last_completed_session()
-        positions = [self._position_figures(holding, last_session) for holding in self._holdings]
-        long_usd = sum((figures.market_value for figures in positions if figures.market_value > 0), Decimal())
-        short_usd = sum((figures.market_value for figures in positions if figures.market_value < 0), Decimal())
-        last_equity = _CASH_USD + sum((figures.qty * figures.lastday_price for figures in positions), Decimal())
-        return web.json_response(_account_body(long_usd, short_usd, last_equity, last_session))
+        book = self._book()
+        session = await self._desk.prices.session_before(sync_day(self._desk.now()))
+        every = [self._figures(book, symbol, session) for symbol in book.holdings]
+        with localcontext(COSTS):
+            last_equity = book.cash_at_sync + sum((figures.lastday_value for figures in every), NOTHING)
+            return web.json_response(account_body(every, book.cash, last_equity, session))
 
     async def _positions(self, _request: web.Request) -> web.Response:
-        last_session = await self._last_completed_session()
-        return web.json_response([self._position_figures(held, last_session).body() for held in self._holdings])
+        return web.json_response(await self._position_bodies())
 
     async def _position(self, request: web.Request) -> web.Response:
         named = request.match_info["symbol"]
-        last_session = await self._last_completed_session()
-        for held in self._holdings:
-            if named in {held.symbol, asset_id(held.symbol)}:
-                return web.json_response(self._position_figures(held, last_session).body())
+        for body in await self._position_bodies():
+            if named in {body.get("symbol"), body.get("asset_id")}:
+                return web.json_response(body)
         raise RefusedError(404, "position does not exist")
 
-    async def _last_completed_session(self) -> date:
-        now = datetime.now(UTC)
-        sessions = await self._calendar.sessions((now - _LAST_SESSIONS).date(), now.date())
-        return next(session.date for session in reversed(sessions) if session.closes_at <= now)
+    async def _position_bodies(self) -> list[dict[str, Any]]:
+        """Return every position as it is shown: the model's, and what was put over or beside it."""
+        book = self._book()
+        session = await self._desk.prices.session_before(sync_day(self._desk.now()))
+        account = self._desk.account
+        bodies = {symbol: self._figures(book, symbol, session).body() for symbol in book.open_positions()}
+        for symbol, fields in account.exotic.items():
+            bodies[symbol] = bodies.get(symbol, {}) | fields
+        for symbol, names in account.left_out.items():
+            bodies[symbol] = {name: value for name, value in bodies.get(symbol, {}).items() if name not in names}
+        return list(bodies.values())
 
-    def _position_figures(self, held: HeldPosition, last_session: date) -> "_Figures":
-        lastday_price = Decimal(repr(self._history.close(held.symbol, last_session)))
-        quote = self._market.latest_quote(held.symbol, Feed.SIP, time.time_ns())
-        price = lastday_price
-        if quote is not None and quote.bid_price > 0 and quote.ask_price > 0:
-            price = ((Decimal(repr(quote.bid_price)) + Decimal(repr(quote.ask_price))) / 2).quantize(_CENT)
-        return _Figures(held, price, lastday_price)
+    def _book(self) -> Book:
+        return self._desk.account.book(self._desk.now(), self._desk.recorded_before(self._faults().positions_lag_s))
 
+    def _figures(self, book: Book, symbol: str, session: date) -> PositionFigures:
+        lastday = self._desk.prices.lastday(symbol, session)
+        return PositionFigures(symbol, book.held(symbol), self._desk.prices.current(symbol, lastday), lastday)
 
-class _Figures:
-    """What a position is worth. `unrealized_pl` = (current - entry) * signed quantity, `plpc` a fraction of |cost|.
-
-    All of it counts as held overnight: intraday figures start at the last close.
-    """
-
-    def __init__(self, held: HeldPosition, price: Decimal, lastday_price: Decimal) -> None:
-        self.held = held
-        self.qty = held.qty
-        self.price = price
-        self.lastday_price = lastday_price
-        self.market_value = held.qty * price
-        self.cost_basis = held.qty * held.avg_entry_price
-
-    def body(self) -> dict[str, Any]:
-        """Return the position as the API writes it."""
-        symbol, profit = self.held.symbol, self.market_value - self.cost_basis
-        lastday_value = self.qty * self.lastday_price
-        intraday = self.market_value - lastday_value
-        return {
-            "asset_id": asset_id(symbol),
-            "symbol": symbol,
-            "exchange": _EXCHANGES[listing_of(symbol).tape],
-            "asset_class": "us_equity",
-            "asset_marginable": True,
-            "qty": _text(self.qty),
-            "qty_available": _text(self.qty),
-            "avg_entry_price": _text(self.held.avg_entry_price),
-            "side": "long" if self.qty > 0 else "short",
-            "market_value": _text(self.market_value),
-            "cost_basis": _text(self.cost_basis),
-            "unrealized_pl": _text(profit),
-            "unrealized_plpc": _text(_fraction(profit, abs(self.cost_basis))),
-            "unrealized_intraday_pl": _text(intraday),
-            "unrealized_intraday_plpc": _text(_fraction(intraday, abs(lastday_value))),
-            "current_price": _text(self.price),
-            "lastday_price": _text(self.lastday_price),
-            "change_today": _text(_fraction(self.price - self.lastday_price, self.lastday_price)),
-        }
+    async def _activities(self, request: web.Request) -> web.Response:
+        faults = self._faults()
+        recorded = self._desk.recorded_before(faults.activities_lag_s)
+        try:
+            page = page_of_activities(
+                self._desk.account, _wanted(request), recorded=recorded, show_busted=faults.busted_stay
+            )
+        except WrongPageTokenError as fault:
+            raise RefusedError(422, str(fault)) from fault
+        return web.json_response(page)
 
 
-def asset_id(symbol: str) -> str:
-    """Return the symbol's made-up asset id, always the same."""
-    return str(uuid5(NAMESPACE_URL, f"simulated-asset:{symbol}"))
-
-
-def _account_body(long_usd: Decimal, short_usd: Decimal, last_equity: Decimal, balance_asof: date) -> dict[str, Any]:
-    equity = _CASH_USD + long_usd + short_usd
-    half = _text((long_usd - short_usd) / 2)
-    none_at_all = dict.fromkeys(
-        ("accrued_fees", "pending_transfer_in", "pending_transfer_out", "pending_reg_taf_fees", "sma"), "0"
+def _wanted(request: web.Request) -> Wanted:
+    query = request.query
+    named = request.match_info.get("kind") or query.get("activity_types", "")
+    day = asked_day(request, "date")
+    if day is not None and ("after" in query or "until" in query):
+        raise RefusedError(422, "date cannot be combined with after or until")
+    return Wanted(
+        kinds=frozenset(kind.strip().upper() for kind in named.split(",") if kind.strip()),
+        after=asked_moment_or_none(request, "after"),
+        until=asked_moment_or_none(request, "until"),
+        day=day,
+        is_descending=asked_descending(request),
+        page_size=asked_count(request, "page_size", LARGEST_PAGE, LARGEST_PAGE),
+        token=query.get("page_token") or None,
     )
-    never = dict.fromkeys(("trading_blocked", "transfers_blocked", "account_blocked", "trade_suspended_by_user"), False)
-    return none_at_all | never | {
-        "id": asset_id("account"),
-        "account_number": "PASIMULATED",
-        "status": "ACTIVE",
-        "crypto_status": "INACTIVE",
-        "currency": "USD",
-        "cash": _text(_CASH_USD),
-        "equity": _text(equity),
-        "last_equity": _text(last_equity),
-        "portfolio_value": _text(equity),
-        "buying_power": _text(equity * 2),
-        "regt_buying_power": _text(equity * 2),
-        "non_marginable_buying_power": _text(equity),
-        "effective_buying_power": _text(equity * 2),
-        "options_buying_power": "0",
-        "long_market_value": _text(long_usd),
-        "short_market_value": _text(short_usd),
-        "position_market_value": _text(long_usd - short_usd),
-        "initial_margin": half,
-        "maintenance_margin": half,
-        "last_maintenance_margin": half,
-        "multiplier": "2",
-        "shorting_enabled": True,
-        "balance_asof": balance_asof.isoformat(),
-        "options_approved_level": 0,
-        "options_trading_level": 0,
-        "crypto_tier": 0,
-        "created_at": "2023-01-01T18:20:20.272275Z",
-        "admin_configurations": {},
-        "user_configurations": None,
-    }  # fmt: skip
+
+
+def asked_descending(request: web.Request) -> bool:
+    """Return whether the newest are to come first, the default. Raises RefusedError (422)."""
+    direction = request.query.get("direction") or "desc"
+    if direction not in {"asc", "desc"}:
+        raise RefusedError(422, f"invalid direction: {direction[:40]}")
+    return direction == "desc"
+
+
+def asked_count(request: web.Request, name: str, default: int, most: int) -> int:
+    """Return how many are asked for. Raises RefusedError (422)."""
+    text = request.query.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= most):
+        raise RefusedError(422, f"invalid {name}: {text[:40]}, 1 to {most} are allowed")
+    return int(text)
+
+
+def asked_moment_or_none(request: web.Request, name: str) -> datetime | None:
+    """Return a moment that is asked for, None when none is. Raises RefusedError (400)."""
+    return asked_moment(request, name, datetime.now(UTC)) if request.query.get(name) else None
+
+
+def asked_day(request: web.Request, name: str) -> date | None:
+    """Return the date in New York that is asked for, None when none is. Raises RefusedError (400)."""
+    moment = asked_moment_or_none(request, name)
+    return None if moment is None else moment.astimezone(NEW_YORK).date()
 
 
 def _session_body(session: TradingSession, settles: date) -> dict[str, str]:
@@ -207,13 +184,3 @@ def _session_body(session: TradingSession, settles: date) -> dict[str, str]:
 
 def _new_york(moment: datetime) -> str:
     return moment.astimezone(NEW_YORK).isoformat()
-
-
-def _fraction(part: Decimal, whole: Decimal) -> Decimal:
-    return part / whole if whole else Decimal()
-
-
-def _text(number: Decimal) -> str:
-    """Return a number without an exponent and without needless zeros."""
-    text = f"{number:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

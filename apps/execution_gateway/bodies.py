@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any, Final, get_type_hints
 
 import msgspec
 
+from apps.execution_gateway.account_view import AccountView, MirrorHealth
+from apps.execution_gateway.adjustment_ledger import RecordedAdjustment
 from apps.execution_gateway.fill_batch import Comparison, Conflict
 from apps.execution_gateway.fill_input import FillList
 from apps.execution_gateway.ledger import FillPage, RecordedFill
@@ -14,6 +17,7 @@ from apps.execution_gateway.pnl_report import MarketView, RealtimePnl
 from libs.market_data.freshness import MarkState
 from libs.market_data.prices import LinkState, MarketPhase, Mode
 from libs.market_data.trading_sessions import TradingPhase
+from libs.portfolio.adjustments import FIELDS, Adjustment
 from libs.portfolio.fills import Fill, Side
 from libs.portfolio.pnl import ClosedPnl, PnlTotals, PositionPnl
 from libs.portfolio.positions import Position
@@ -22,6 +26,13 @@ from libs.redis_client.price_codec import utc_text
 
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 """Write a body. Decimals become JSON numbers as they stand; NaN never gets this far."""
+
+
+class CostMethod(StrEnum):
+    """By which method the cost of what was sold is worked out."""
+
+    AVERAGE = "average"
+    ALPACA = "alpaca"
 
 
 class PositionRow(msgspec.Struct, frozen=True):
@@ -33,6 +44,7 @@ class PositionRow(msgspec.Struct, frozen=True):
     cost_basis: Decimal
     realized_pnl: Decimal
     fees: Decimal
+    income: Decimal
     opened_at: str | None
 
 
@@ -108,6 +120,15 @@ class FeedBody(msgspec.Struct, frozen=True):
     since: str | None
 
 
+class AccountBody(msgspec.Struct, frozen=True):
+    """How well the mirrored account is known; `in_step` false: executions may be missing."""
+
+    state: MirrorHealth
+    in_step: bool
+    confirmed_at: str | None
+    unexplained: int
+
+
 class ClosedBody(msgspec.Struct, frozen=True):
     """What symbols no longer held have brought; the totals that cover the whole ledger contain it."""
 
@@ -154,6 +175,8 @@ class PnlBody(msgspec.Struct, frozen=True, omit_defaults=True):
     feed: FeedBody
     market: MarketPhase
     session: TradingPhase
+    position_source: str
+    account: AccountBody | None
     calculated_at: str
     calculation_id: str
     removed: tuple[str, ...] | None = None
@@ -169,13 +192,13 @@ def pnl_update_body(pnl: RealtimePnl, changed: Iterable[PositionPnl], removed: I
     return encode(_pnl(pnl, changed, tuple(sorted(removed))))
 
 
-def positions_body(positions: Sequence[Position]) -> bytes:
-    """Return the open positions.
+def positions_body(positions: Sequence[Position], cost: CostMethod) -> bytes:
+    """Return the open positions, with cost and realized P&L by `cost`.
 
     Sample: `{"positions":[{"symbol":"AAPL","qty":100,"avg_entry_price":150.00,"cost_basis":15000.00,
-    "realized_pnl":0.00,"fees":0.00,"opened_at":"2025-10-19T14:30:15+00:00"}]}`
+    "realized_pnl":0.00,"fees":0.00,"income":0.00,"opened_at":"2025-10-19T14:30:15+00:00"}],"cost":"average"}`
     """
-    return encode({"positions": [_position_row(position) for position in positions]})
+    return encode({"positions": [_position_row(position) for position in positions], "cost": cost})
 
 
 def fill_body(status: str, fill: Fill) -> bytes:
@@ -220,6 +243,25 @@ def fills_body(page: FillPage) -> bytes:
     return encode({"fills": [_fill_row(recorded) for recorded in page.fills], "next": page.next})
 
 
+def adjustment_body(status: str, adjustment: Adjustment) -> bytes:
+    """Return the answer to a posted adjustment."""
+    return encode({"status": status, **_adjustment_fields(adjustment)})
+
+
+def adjustments_body(recorded: Iterable[RecordedAdjustment]) -> bytes:
+    """Return adjustments with their history: `{"adjustments":[…]}`."""
+    rows = [
+        {
+            **_adjustment_fields(one.adjustment),
+            "recorded_at": iso(one.recorded_at),
+            "voided_at": iso(one.voided_at),
+            "void_reason": one.void_reason,
+        }
+        for one in recorded
+    ]
+    return encode({"adjustments": rows})
+
+
 def market_body(market: MarketView) -> dict[str, str | None]:
     """Return the market's part of the health body."""
     return {"state": market.phase, "next_change": iso(market.next_change), "said_by": market.said_by}
@@ -242,6 +284,23 @@ def _conflict_row(posted: FillList, conflict: Conflict) -> RefusedFillRow:
         other = posted.places[conflict.earlier_place]
         detail = f"{fill_id!r} stands earlier in the list with another {differing}: give each fill a fill_id of its own"
     return RefusedFillRow(posted.places[conflict.place], fill_id, "fill_id", detail, other)
+
+
+def _adjustment_fields(adjustment: Adjustment) -> dict[str, object]:
+    """Return the fields that an adjustment of its kind has."""
+    own = {name: getattr(adjustment, name) for name in FIELDS}
+    return {
+        "adjustment_id": adjustment.adjustment_id,
+        "kind": adjustment.kind,
+        "symbol": adjustment.symbol,
+        "effective_at": iso(adjustment.effective_at),
+        "reason": adjustment.reason,
+        **{
+            name: plain_number(value) if isinstance(value, Decimal) else value
+            for name, value in own.items()
+            if value is not None
+        },
+    }
 
 
 def _fill_row(recorded: RecordedFill) -> FillRow:
@@ -268,6 +327,7 @@ def _position_row(position: Position) -> PositionRow:
         rounded_money(position.cost_basis),
         rounded_money(position.realized_pnl),
         rounded_money(position.fees),
+        rounded_money(position.income),
         iso(position.opened_at),
     )
 
@@ -296,6 +356,8 @@ def _pnl(pnl: RealtimePnl, rows: Iterable[PositionPnl], removed: tuple[str, ...]
         feed=FeedBody(pnl.feed.connected, pnl.feed.state, iso(pnl.feed.since)),
         market=pnl.market.phase,
         session=pnl.market.session,
+        position_source="ledger" if pnl.account is None else "alpaca",
+        account=None if pnl.account is None else _account_body(pnl.account),
         calculated_at=pnl.calculated_at.isoformat(),
         calculation_id=pnl.calculation_id,
         removed=removed,
@@ -307,6 +369,11 @@ def _pnl_row(row: PositionPnl) -> msgspec.Struct:
     for place in _TIMES:
         values[place] = iso(values[place])
     return PnlRow(*values)
+
+
+def _account_body(account: AccountView) -> AccountBody:
+    is_in_step = account.health is MirrorHealth.IN_STEP
+    return AccountBody(account.health, is_in_step, iso(account.confirmed_at), len(account.unexplained))
 
 
 def _closed_body(closed: ClosedPnl) -> ClosedBody:

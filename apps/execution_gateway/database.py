@@ -3,7 +3,7 @@
 DatabaseError
 ├── MalformedDatabaseUrlError   the setting is wrong; also a ValueError
 ├── DatabaseNewerError          written by a newer version of this program
-└── DatabaseUnavailableError    cannot be reached or read now; trying again may help
+└── DatabaseUnavailableError    cannot be reached or read now; trying again may help; also a BookUnavailableError
 """
 
 import asyncio
@@ -50,7 +50,11 @@ class DatabaseNewerError(DatabaseError):
     """The database was migrated by a newer version of this program; running on it could lose data."""
 
 
-class DatabaseUnavailableError(DatabaseError):
+class BookUnavailableError(Exception):
+    """What is held cannot be told now: the ledger is unreadable, or nobody has said. Never an empty book instead."""
+
+
+class DatabaseUnavailableError(DatabaseError, BookUnavailableError):
     """The database is locked, gone, corrupt or not answering. Trying again may help."""
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
+from apps.execution_gateway.account_view import AccountView, MirrorHealth
 from apps.execution_gateway.bodies import iso, market_body
 from apps.execution_gateway.pnl_report import FeedView, MarketView, RealtimePnl
 from libs.market_data.freshness import PriceSource
 from libs.market_data.prices import LinkState, Mode
+from libs.portfolio.rounding import plain_number
 from libs.service.health import Health, Reason, overall, reason_bodies
 
 _NAMED: Final = 20
@@ -17,7 +19,8 @@ _NAMED: Final = 20
 class GatewayState:
     """What is known of every part at one moment. While the ledger is unreadable `pnl` is None.
 
-    `redis_error` is None while connected. `doubted` are the held symbols that the feed does not vouch for.
+    `account` is None when the positions are the ledger's own. `redis_error` is None while connected. `doubted` are the
+    held symbols that the feed does not vouch for.
     `heartbeat_age_s` is None before the first heartbeat.
     """
 
@@ -33,6 +36,8 @@ class GatewayState:
     market: MarketView
     closing_prices: int
     bars_problems: Sequence[str]
+    bars_missing: Sequence[str] = ()
+    account: AccountView | None = None
 
 
 def reasons(state: GatewayState) -> list[Reason]:
@@ -43,6 +48,8 @@ def reasons(state: GatewayState) -> list[Reason]:
     ]
     if state.database_error is not None:
         found.append(Reason("database_unusable", state.database_error, Health.UNHEALTHY))
+    if state.account is not None:
+        found += _account_reasons(state.account)
     if state.redis_error is not None:
         found.append(Reason("redis_away", f"Redis is away: {state.redis_error}; prices come from memory and age"))
     if state.feed.state is LinkState.UNKNOWN:
@@ -53,6 +60,55 @@ def reasons(state: GatewayState) -> list[Reason]:
         named = ", ".join(state.doubted[:_NAMED])
         found.append(Reason("prices_doubted", f"newer quotes may have been missed, so these are not live: {named}"))
     return found
+
+
+def _account_reasons(account: AccountView) -> list[Reason]:
+    found = []
+    why = account.last_error or "not known yet"
+    match account.health:
+        case MirrorHealth.IN_STEP:
+            pass
+        case MirrorHealth.REFUSED:
+            found.append(Reason("account_refused", f"Alpaca refuses the account's keys: {why}", Health.UNHEALTHY))
+        case MirrorHealth.OTHER_ACCOUNT:
+            found.append(Reason("account_is_another", why, Health.UNHEALTHY))
+        case MirrorHealth.UNREACHABLE:
+            found.append(Reason("account_unreachable", f"the account cannot be asked: {why}"))
+        case MirrorHealth.STARTING | MirrorHealth.CATCHING_UP:
+            found.append(Reason("account_not_in_step", "executions of the account may be missing still"))
+        case _:
+            assert_never(account.health)
+    if account.unexplained:
+        named = ", ".join(one.symbol for one in account.unexplained[:_NAMED])
+        found.append(Reason("account_differs", f"the account's positions differ from ours, unexplained: {named}"))
+    if account.unreadable:
+        named = "; ".join(one.why for one in account.unreadable[:3])
+        found.append(Reason("account_unreadable", f"parts of the account's answers cannot be read: {named}"))
+    return found
+
+
+def _account(account: AccountView | None) -> dict[str, object] | None:
+    if account is None:
+        return None
+    return {
+        "state": account.health,
+        "account_number": account.account_number,
+        "confirmed_at": iso(account.confirmed_at),
+        "caught_up_at": iso(account.caught_up_at),
+        "stream": account.stream,
+        "last_error": account.last_error,
+        "differences": [
+            {
+                "symbol": one.symbol,
+                "reason": one.reason,
+                "explained": one.is_explained,
+                "qty": plain_number(one.ours_qty),
+                "account_qty": None if one.theirs_qty is None else plain_number(one.theirs_qty),
+            }
+            for one in account.differences[:_NAMED]
+        ],
+        "unreadable": [one.why for one in account.unreadable[:_NAMED]],
+    }
 
 
 def health_body(state: GatewayState, version: str) -> dict[str, object]:
@@ -76,8 +132,14 @@ def health_body(state: GatewayState, version: str) -> dict[str, object]:
             "heartbeat_age_seconds": None if age is None else round(age, 3),
         },
         "positions": _positions(state),
+        "position_source": "ledger" if state.account is None else "alpaca",
+        "account": _account(state.account),
         "market": market_body(state.market),
-        "daily_bars": {"closing_prices": state.closing_prices, "problems": list(state.bars_problems)},
+        "daily_bars": {
+            "closing_prices": state.closing_prices,
+            "problems": list(state.bars_problems),
+            "missing": list(state.bars_missing),
+        },
         "reasons": reason_bodies(found),
     }
 

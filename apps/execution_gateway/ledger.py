@@ -19,6 +19,7 @@ from apps.execution_gateway.adjustment_ledger import AdjustmentLedger
 from apps.execution_gateway.database import CALL_TIMEOUT_S, DatabaseUnavailableError
 from apps.execution_gateway.fill_batch import Comparison, compare_fills
 from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, LedgerAccess
+from apps.execution_gateway.mirror_state import MirrorStateStore
 from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS, FILL_VOIDS, FILLS
 from libs.portfolio.book import Book, News, Revision, Voiding, advance
 from libs.portfolio.entries import Arrival
@@ -49,6 +50,16 @@ class FillNotFoundError(LookupError):
     def __init__(self, fill_id: str) -> None:
         self.fill_id = fill_id
         super().__init__(f"no fill {fill_id!r} is recorded")
+
+
+class MirroredAccountError(Exception):
+    """Nobody but the account itself writes a mirrored ledger."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the positions mirror the Alpaca account (POSITION_SOURCE=alpaca): fills and adjustments come from there; "
+            "to keep a ledger of your own, set POSITION_SOURCE=ledger"
+        )
 
 
 class MalformedCursorError(ValueError):
@@ -90,6 +101,7 @@ class Ledger:
 
     def __init__(self, engine: AsyncEngine, account: str = DEFAULT_ACCOUNT, now: Callable[[], datetime] = _now) -> None:
         self._access = LedgerAccess(engine)
+        self.mirror_state = MirrorStateStore(self._access, account)
         self._account = account
         self._now = now
         self._book = Book()
@@ -176,6 +188,19 @@ class Ledger:
             found = tuple(_recorded_fill(row) for row in await connection.execute(query))
         page = found[:limit]
         return FillPage(page, _encode_cursor(page[-1]) if len(found) > limit else None)
+
+    async def fills_since(self, moment: datetime) -> list[RecordedFill]:
+        """Return the fills of `moment` and after by `filled_at`, oldest first, voided ones included."""
+        found: list[RecordedFill] = []
+        query = self._recorded_fills().order_by(FILLS.c.filled_at, FILLS.c.seq).limit(LOAD_ROWS)
+        place: ColumnElement[bool] = FILLS.c.filled_at >= moment
+        while True:
+            async with self._access.reading() as connection:
+                rows = [_recorded_fill(row) for row in await connection.execute(query.where(place))]
+            found += rows
+            if len(rows) < LOAD_ROWS:
+                return found
+            place = _newer_than(rows[-1].fill.filled_at, rows[-1].seq)
 
     async def book(self) -> Book:
         """Return every position as of now. Only what was recorded since the last call is read and folded."""
@@ -282,6 +307,10 @@ def _recorded_fill(row: Row[Any]) -> RecordedFill:
 
 def _older_than(filled_at: datetime, seq: int) -> ColumnElement[bool]:
     return or_(FILLS.c.filled_at < filled_at, and_(FILLS.c.filled_at == filled_at, FILLS.c.seq < seq))
+
+
+def _newer_than(filled_at: datetime, seq: int) -> ColumnElement[bool]:
+    return or_(FILLS.c.filled_at > filled_at, and_(FILLS.c.filled_at == filled_at, FILLS.c.seq > seq))
 
 
 def _encode_cursor(last: RecordedFill) -> str:

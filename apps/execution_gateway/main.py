@@ -5,7 +5,8 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
@@ -14,23 +15,31 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from apps.execution_gateway.announcements import PositionAnnouncer
 from apps.execution_gateway.body_limits import BodyLimits
-from apps.execution_gateway.database import DatabaseError, DatabaseUnavailableError, create_engine, migrate
+from apps.execution_gateway.database import (
+    BookUnavailableError,
+    DatabaseError,
+    DatabaseUnavailableError,
+    create_engine,
+    migrate,
+)
 from apps.execution_gateway.health_report import GatewayState
-from apps.execution_gateway.ledger import Ledger
+from apps.execution_gateway.ledger import DEFAULT_ACCOUNT, Ledger
 from apps.execution_gateway.meters import GatewayMeters, pnl_seconds
 from apps.execution_gateway.pnl_feed import PnlFeed
-from apps.execution_gateway.pnl_report import PnlReporter, PnlRules
+from apps.execution_gateway.pnl_report import BookSource, PnlReporter, PnlRules
 from apps.execution_gateway.price_book import PriceBook
 from apps.execution_gateway.price_subscriber import PriceSubscriber
+from apps.execution_gateway.routes.adjustments import adjustments_routes
 from apps.execution_gateway.routes.errors import install_error_handlers
 from apps.execution_gateway.routes.fills import fills_routes
 from apps.execution_gateway.routes.health import health_routes
 from apps.execution_gateway.routes.metrics import metrics_routes
 from apps.execution_gateway.routes.positions import positions_routes
-from apps.execution_gateway.settings import GatewaySettings
+from apps.execution_gateway.settings import ALPACA, GatewaySettings
 from libs.market_data.daily_bars import DailyBarsStore
 from libs.market_data.freshness import MarkRule, MarkRules
 from libs.market_data.market_hours import MarketHours
+from libs.market_data.missing_bars import gap_lines
 from libs.redis_client.client import RedisClient
 from libs.redis_client.event_publisher import EventPublisher
 from libs.redis_client.price_cache import PriceCache
@@ -42,6 +51,9 @@ from libs.service.server import serve
 from libs.service.settings import load_settings
 from libs.service.supervise import OnDeath, Supervisor, end_process
 from libs.service.version import VERSION
+
+if TYPE_CHECKING:
+    from apps.execution_gateway.account_mirror import AccountMirror
 
 log = structlog.get_logger(__name__)
 
@@ -65,12 +77,15 @@ class Gateway:
     supervisor: Supervisor
     registry: CollectorRegistry
     now: Now
+    positions_changed: Callable[[Iterable[str]], None]
+    """Tells everybody that the positions in some symbols have changed. Returns at once."""
+    mirror: "AccountMirror | None"
+    """The mirror of the account; None when the ledger is one's own."""
 
-    def positions_changed(self, symbols: Iterable[str]) -> None:
-        """Tell everybody that the positions in `symbols` have changed. Returns at once."""
-        self.reporter.forget_book()
-        self.announcer.announce(symbols)
-        self.feed.positions_changed()
+    @property
+    def book_source(self) -> BookSource:
+        """Where positions come from."""
+        return self.ledger if self.mirror is None else self.mirror
 
     async def look(self) -> GatewayState:
         """Find out how every part is."""
@@ -81,6 +96,8 @@ class Gateway:
             pnl = await self.reporter.report_from_memory()
         except DatabaseUnavailableError as error:
             database_error = str(error)
+        except BookUnavailableError:
+            pass  # the account has not said what it holds: `account` tells why
         return GatewayState(
             mode=self.reporter.mode,
             task_failures=self.supervisor.failures,
@@ -94,17 +111,27 @@ class Gateway:
             market=self.reporter.market(now),
             closing_prices=len(self.bars.prices),
             bars_problems=self.bars.prices.problems,
+            bars_missing=self._missing_bars(now),
+            account=None if self.mirror is None else self.mirror.look(),
         )
+
+    def _missing_bars(self, now: datetime) -> tuple[str, ...]:
+        """Name the held symbols without a close of the last completed session, or of the one before this day's."""
+        completed = self.hours.last_completed_session(now)
+        previous = self.hours.previous_session(self.hours.session_date(now))
+        sessions = sorted({completed, previous})
+        return tuple(gap_lines(self.bars.prices.gaps(sorted(self.reporter.held), sessions), sessions))
 
 
 def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketHours) -> Gateway:
     """Make every part. Opens nothing."""
     engine = create_engine(settings.database_url.get_secret_value())
-    ledger = Ledger(engine, now=now)
+    is_mirror = settings.position_source == ALPACA
+    ledger = Ledger(engine, f"alpaca-{settings.mode}" if is_mirror else DEFAULT_ACCOUNT, now)
     redis = RedisClient(settings.redis_dsn)
     cache = PriceCache(redis, settings.price_ttl_seconds)
     prices = PriceBook()
-    bars = DailyBarsStore(settings.daily_bars_path)
+    bars = DailyBarsStore(settings.daily_bars_path, hours, now)
     marks = MarkRules(
         settings.stale_after_seconds,
         settings.price_ttl_seconds,
@@ -112,7 +139,15 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
         settings.extended_hours_marks,
     )
     rules = PnlRules(marks, settings.mode)
-    reporter = PnlReporter(ledger, prices, cache, lambda: bars.prices, hours, rules, now)
+
+    def positions_changed(symbols: Iterable[str]) -> None:
+        reporter.forget_book()
+        announcer.announce(symbols)
+        feed.positions_changed()
+
+    mirror = _mirror(settings, ledger, positions_changed, now) if is_mirror else None
+    look = None if mirror is None else mirror.look
+    reporter = PnlReporter(mirror or ledger, prices, cache, lambda: bars.prices, hours, rules, now, look)
     feed = PnlFeed(reporter)
     announcer = PositionAnnouncer(EventPublisher(redis), now)
 
@@ -143,6 +178,33 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
         supervisor=Supervisor(on_death),
         registry=service_registry(),
         now=now,
+        positions_changed=positions_changed,
+        mirror=mirror,
+    )
+
+
+def _mirror(
+    settings: GatewaySettings, ledger: Ledger, on_change: Callable[[Iterable[str]], None], now: Now
+) -> "AccountMirror":
+    """Make the mirror of the account whose keys are set; a stand-in for Alpaca takes any pair."""
+    # Its clients are loaded only where an account is mirrored.
+    from apps.execution_gateway.account_mirror import AccountMirror
+    from apps.execution_gateway.mirrored_ledger import MirroredLedger
+    from libs.broker.account_rest import AccountRest
+    from libs.broker.trade_updates_connection import stream_url
+    from libs.broker.trading_stream import TradingStream
+
+    key, secret = "simulator", "simulator"
+    if settings.alpaca_api_key is not None and settings.alpaca_secret_key is not None:
+        key, secret = settings.alpaca_api_key.get_secret_value(), settings.alpaca_secret_key.get_secret_value()
+    return AccountMirror(
+        MirroredLedger(ledger),
+        ledger.mirror_state,
+        AccountRest(settings.trading_url, key, secret),
+        lambda take: TradingStream(stream_url(settings.trading_url), key, secret, take),
+        on_change,
+        now,
+        timedelta(seconds=settings.reconcile_seconds),
     )
 
 
@@ -157,12 +219,17 @@ async def running(gateway: Gateway) -> AsyncIterator[None]:
     supervisor.spawn("position_announcer", gateway.announcer.run)
     supervisor.spawn("price_subscriber", gateway.subscriber.run)
     supervisor.spawn("pnl_feed", gateway.feed.run)
+    if gateway.mirror is not None:
+        supervisor.spawn("account_mirror", gateway.mirror.run)
+        supervisor.spawn("trading_stream", gateway.mirror.stream.run)
     log.info("gateway_started", redis=gateway.redis.address, database=gateway.engine.url.get_backend_name())
     try:
         yield
     finally:
         gateway.feed.close()
         await supervisor.stop()
+        if gateway.mirror is not None:
+            await gateway.mirror.aclose()
         await gateway.redis.aclose()
         await gateway.engine.dispose()
         log.info("gateway_stopped")
@@ -195,8 +262,11 @@ def create_app(
     install_error_handlers(app)
     meters = GatewayMeters(gateway.prices, gateway.subscriber, gateway.reporter, gateway.feed, gateway.announcer)
     gateway.registry.register(meters)
-    app.include_router(fills_routes(gateway.ledger, gateway.positions_changed, now))
-    app.include_router(positions_routes(gateway.ledger, gateway.reporter, gateway.feed, pnl_seconds(gateway.registry)))
+    is_mirror, changed = gateway.mirror is not None, gateway.positions_changed
+    app.include_router(fills_routes(gateway.ledger, changed, now, is_mirror=is_mirror))
+    app.include_router(adjustments_routes(gateway.ledger.adjustments, changed, now, is_mirror=is_mirror))
+    seconds = pnl_seconds(gateway.registry)
+    app.include_router(positions_routes(gateway.book_source, gateway.reporter, gateway.feed, seconds, now))
     app.include_router(health_routes(gateway.look, VERSION))
     app.include_router(metrics_routes(gateway.registry, meters, gateway.reporter))
     app.add_middleware(BodyLimits)

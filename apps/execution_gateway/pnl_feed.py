@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import structlog
 
 from apps.execution_gateway.bodies import encode, pnl_body, pnl_update_body
-from apps.execution_gateway.database import DatabaseUnavailableError
+from apps.execution_gateway.database import BookUnavailableError
 from apps.execution_gateway.pnl_report import RealtimePnl
 from libs.portfolio.pnl import PositionPnl
 
@@ -45,11 +45,11 @@ class Reporter(Protocol):
     """Where the figures come from."""
 
     async def report(self) -> RealtimePnl:
-        """Return the P&L as of now, ledger and cache read. Raises DatabaseUnavailableError."""
+        """Return the P&L as of now, ledger and cache read. Raises BookUnavailableError."""
         ...
 
     async def report_from_memory(self) -> RealtimePnl:
-        """Return the P&L as of now from memory as far as possible. Raises DatabaseUnavailableError."""
+        """Return the P&L as of now from memory as far as possible. Raises BookUnavailableError."""
         ...
 
     def is_outdated(self, pnl: RealtimePnl) -> bool:
@@ -230,7 +230,7 @@ class PnlFeed:
     async def join(self) -> PnlReader:
         """Open a stream. Its snapshot and the updates that follow leave no gap.
 
-        Raises TooManyReadersError, and DatabaseUnavailableError.
+        Raises TooManyReadersError, and BookUnavailableError.
         """
         self._check_room()
         async with self._lock:
@@ -276,7 +276,7 @@ class PnlFeed:
         reads = self._wants_reads or self._now_s() - self._read_at_s >= READ_EVERY_S
         try:
             await self._look(reads=reads)
-        except DatabaseUnavailableError as error:
+        except BookUnavailableError as error:
             if not self._has_problem:
                 log.warning("pnl_stream_interrupted", reason=str(error), readers=self.readers)
                 self._tell_problem()
@@ -301,7 +301,8 @@ class PnlFeed:
         figures = {row.symbol: _figures(row) for row in pnl.report.rows}
         changed = {row.symbol: row for row in pnl.report.rows if told.figures.get(row.symbol) != figures[row.symbol]}
         removed = frozenset(told.figures.keys() - figures.keys())
-        rest = (pnl.report.totals, pnl.mode, pnl.feed, pnl.market.phase, pnl.market.session)
+        account = None if pnl.account is None else (pnl.account.health, len(pnl.account.unexplained))
+        rest = (pnl.report.totals, pnl.mode, pnl.feed, pnl.market.phase, pnl.market.session, account)
         if changed or removed or rest != told.rest or self._has_problem:
             self.updates += 1
             update = PnlUpdate(pnl, changed, removed)

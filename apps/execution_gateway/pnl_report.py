@@ -14,7 +14,8 @@ from uuid import uuid4
 
 import structlog
 
-from apps.execution_gateway.database import DatabaseUnavailableError
+from apps.execution_gateway.account_view import AccountView
+from apps.execution_gateway.database import BookUnavailableError
 from apps.execution_gateway.price_book import PriceBook
 from libs.market_data.freshness import (
     FeedWord,
@@ -53,7 +54,7 @@ class BookSource(Protocol):
     """Where the positions come from."""
 
     async def book(self) -> Book:
-        """Return all positions as of now. Raises DatabaseUnavailableError, never an empty book in its place."""
+        """Return all positions as of now. Raises BookUnavailableError, never an empty book in its place."""
         ...
 
 
@@ -96,7 +97,10 @@ class FeedView:
 
 @dataclass(frozen=True, slots=True)
 class RealtimePnl:
-    """A valued book and what its readers must know of it: whose money, which feed, when, which calculation."""
+    """A valued book and what its readers must know of it: whose money, which feed, when, which calculation.
+
+    `account` is how well the mirrored account is known; None when the positions are the ledger's own.
+    """
 
     report: PnlReport
     mode: Mode
@@ -104,6 +108,7 @@ class RealtimePnl:
     market: MarketView
     calculated_at: datetime
     calculation_id: str
+    account: AccountView | None = None
 
 
 class PnlReporter:
@@ -118,6 +123,7 @@ class PnlReporter:
         hours: MarketHours,
         rules: PnlRules,
         now: Callable[[], datetime],
+        account: Callable[[], AccountView] | None = None,
     ) -> None:
         self._ledger = ledger
         self._prices = prices
@@ -126,6 +132,7 @@ class PnlReporter:
         self._hours = hours
         self._rules = rules
         self._now = now
+        self._account = account
         self._book = Book()
         self._rows = RowMemory()
         self._day_closes = DayCloses()
@@ -137,7 +144,7 @@ class PnlReporter:
     async def report(self) -> RealtimePnl:
         """Return the P&L as of now: the ledger and the cached prices are read.
 
-        Raises DatabaseUnavailableError: an unreadable ledger is no empty one.
+        Raises BookUnavailableError: an unreadable ledger is no empty one.
         """
         # What was held a moment ago is nearly always held now: the two reads need not wait for each other.
         guessed = self._held
@@ -156,7 +163,7 @@ class PnlReporter:
     async def report_from_memory(self) -> RealtimePnl:
         """Return the P&L as of now with the prices in memory; the ledger is asked when that was not just done.
 
-        For those who look many times a second, or must not wait for Redis. Raises DatabaseUnavailableError.
+        For those who look many times a second, or must not wait for Redis. Raises BookUnavailableError.
         """
         if self._book_read_at_s is None or _clock_s() - self._book_read_at_s > LEDGER_HELD_FOR_S:
             await self._read_book()
@@ -170,7 +177,7 @@ class PnlReporter:
         """Return the symbols of the open positions; the last known ones while the ledger cannot be read."""
         try:
             await self._read_book()
-        except DatabaseUnavailableError as error:
+        except BookUnavailableError as error:
             log.warning("held_symbols_unknown", reason=str(error))
         return self._held
 
@@ -253,7 +260,8 @@ class PnlReporter:
                 Valuable(position, day[symbol], mark, known.previous_close, known.overnight_value, market.session)
             )
         report = value_positions(inputs, closes.closed, self._rows)
-        return RealtimePnl(report, self.mode, self.feed(now), market, now, uuid4().hex)
+        account = None if self._account is None else self._account()
+        return RealtimePnl(report, self.mode, self.feed(now), market, now, uuid4().hex, account)
 
     def _closes_of(self, book: Book, session: date, now: datetime) -> DayCloses:
         """Return what the closing prices say of the book; worked out anew when either or the date has changed."""

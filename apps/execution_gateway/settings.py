@@ -1,14 +1,15 @@
 """The gateway's own settings beside those it shares."""
 
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from apps.execution_gateway.database import parse_database_url
 from libs.service.settings import AlpacaSettings, HttpSettings, Port, PriceSettings, RedisSettings
 
 LEDGER: Final = "ledger"
+ALPACA: Final = "alpaca"
 
 
 class GatewaySettings(RedisSettings, AlpacaSettings, HttpSettings, PriceSettings):
@@ -20,7 +21,10 @@ class GatewaySettings(RedisSettings, AlpacaSettings, HttpSettings, PriceSettings
         description="sqlite:///path/to/file.db or postgresql://user:password@host/database",
     )
     daily_bars_path: Path = Field(Path("data/daily_bars"), description="a Parquet file or a folder of them")
-    position_source: str = Field(LEDGER, description="ledger")
+    reconcile_seconds: Annotated[float, Field(ge=1, le=3600, description="1 to 3600 seconds")] = 60.0
+    pnl_history_seconds: Annotated[float, Field(ge=1, le=3600, description="1 to 3600 seconds")] = 5.0
+    pnl_history_days: Annotated[int, Field(ge=0, le=36500, description="whole days, or 0 to keep it for ever")] = 90
+    position_source: Literal["ledger", "alpaca"] = Field(LEDGER, description="ledger or alpaca")
 
     @field_validator("database_url")
     @classmethod
@@ -28,13 +32,8 @@ class GatewaySettings(RedisSettings, AlpacaSettings, HttpSettings, PriceSettings
         parse_database_url(value.get_secret_value())
         return value
 
-    @field_validator("position_source")
-    @classmethod
-    def _check_position_source(cls, value: str) -> str:
-        match value:
-            case "ledger":
-                return value
-            case "alpaca":
-                raise ValueError("the mirror of the Alpaca account is not available yet")
-            case _:
-                raise ValueError("unknown source of positions")
+    @model_validator(mode="after")
+    def _check_position_source(self) -> Self:
+        if self.position_source == ALPACA and self.is_alpaca and not self.has_credentials:
+            raise ValueError("POSITION_SOURCE=alpaca needs ALPACA_API_KEY and ALPACA_SECRET_KEY: the account's own")
+        return self

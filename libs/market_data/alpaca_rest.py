@@ -203,7 +203,9 @@ def _refusal(url: str, answer: httpx2.Response, body: bytes) -> AlpacaRestError:
     message = f"{url} answered {status}{_said(body)}"
     if status in _REFUSED:
         message += " (wrong key, a live key with ALPACA_PAPER=true or the reverse, or a feed the plan does not include)"
-    wait_s = _retry_after_s(answer.headers, datetime.now(UTC)) if is_retryable else None
+    # The limit's reset says something of our own haste alone, not of a server in trouble.
+    is_told = status == httpx2.codes.TOO_MANY_REQUESTS or "Retry-After" in answer.headers
+    wait_s = _retry_after_s(answer.headers, datetime.now(UTC)) if is_retryable and is_told else None
     return AlpacaRestError(message, status=status, retryable=is_retryable, retry_after_s=wait_s)
 
 

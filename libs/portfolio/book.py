@@ -155,13 +155,14 @@ class Book:
 
     def _day_of(self, symbol: str, start: datetime) -> DayActivity:
         origins = self._origins(symbol, start) if symbol in self.families else (symbol,)
-        starts = [self._before(origin, start) for origin in origins]
+        starts = [self.position_before(origin, start) for origin in origins]
         overnight = ZERO
         for position in starts:
             overnight = EXACT.add(overnight, self._in_todays_units(symbol, position, start))
         return day_between(starts, self.positions[symbol], overnight)
 
-    def _before(self, symbol: str, moment: datetime) -> Position:
+    def position_before(self, symbol: str, moment: datetime) -> Position:
+        """Return the position in `symbol` as it was just before `moment`."""
         steps = self.steps.get(symbol, ())
         index = bisect_left(steps, moment, key=_at)
         return steps[index - 1].after if index else flat(symbol)

@@ -106,8 +106,10 @@ def settings_in(folder: Path, redis_url: str, **fields: Any) -> GatewaySettings:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: GatewaySettings, now: Callable[[], datetime] = utc_now) -> AsyncIterator[RunningGateway]:
-    """Serve a gateway on a free port until the end of the block."""
+async def serving(
+    settings: GatewaySettings, now: Callable[[], datetime] = utc_now, *, is_alone: bool = True
+) -> AsyncIterator[RunningGateway]:
+    """Serve a gateway on a free port until the end of the block. `is_alone`: no other one of this process goes on."""
     deaths: list[str] = []
     app = create_app(settings, now=now, hours=HOURS, on_death=lambda name, reason: deaths.append(f"{name}: {reason}"))
     # With the protocol named, asyncio sets TCP_NODELAY; without it every answer waits 40 ms for an acknowledgement.
@@ -133,4 +135,5 @@ async def serving(settings: GatewaySettings, now: Callable[[], datetime] = utc_n
         server.should_exit = True
         await task
         listener.close()
-        await sqlite_threads_ended()
+        if is_alone:
+            await sqlite_threads_ended()

@@ -5,9 +5,15 @@ from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI, Request, Response
 
-from apps.execution_gateway.database import DatabaseUnavailableError
-from apps.execution_gateway.fill_input import InvalidInputError
-from apps.execution_gateway.ledger import FillConflictError, FillNotFoundError, MalformedCursorError
+from apps.execution_gateway.adjustment_ledger import AdjustmentConflictError, AdjustmentNotFoundError
+from apps.execution_gateway.database import BookUnavailableError
+from apps.execution_gateway.input_fields import InvalidInputError
+from apps.execution_gateway.ledger import (
+    FillConflictError,
+    FillNotFoundError,
+    MalformedCursorError,
+    MirroredAccountError,
+)
 from apps.execution_gateway.pnl_feed import TooManyReadersError
 from libs.service.problems import Problem, standard_problem
 
@@ -21,8 +27,11 @@ def install_error_handlers(app: FastAPI) -> None:
     _install(app, InvalidInputError, invalid_input)
     _install(app, MalformedCursorError, malformed_cursor)
     _install(app, FillConflictError, fill_conflict)
-    _install(app, FillNotFoundError, fill_not_found)
-    _install(app, DatabaseUnavailableError, database_unavailable)
+    _install(app, FillNotFoundError, not_found)
+    _install(app, AdjustmentConflictError, adjustment_conflict)
+    _install(app, AdjustmentNotFoundError, not_found)
+    _install(app, BookUnavailableError, book_unavailable)
+    _install(app, MirroredAccountError, mirrored_account)
     _install(app, TooManyReadersError, too_many_readers)
 
 
@@ -45,16 +54,27 @@ def fill_conflict(error: FillConflictError) -> Problem:
     )
 
 
-def fill_not_found(error: FillNotFoundError) -> Problem:
+def adjustment_conflict(error: AdjustmentConflictError) -> Problem:
+    """Return a 409 that names what differs: the first recording stands."""
+    detail = f"{error}; to correct it, void it and record the right one under a new adjustment_id"
+    return standard_problem(409, detail, fields=error.fields)
+
+
+def not_found(error: LookupError) -> Problem:
     """Return a 404."""
     return standard_problem(404, str(error))
 
 
-def database_unavailable(error: DatabaseUnavailableError) -> Problem:
+def book_unavailable(error: BookUnavailableError) -> Problem:
     """Return a 503: what cannot be read is not empty."""
     problem = standard_problem(503, str(error))
     problem.headers.update(RETRY_AFTER)
     return problem
+
+
+def mirrored_account(error: MirroredAccountError) -> Problem:
+    """Return a 409: the broker is the truth."""
+    return standard_problem(409, str(error))
 
 
 def too_many_readers(_error: TooManyReadersError) -> Problem:

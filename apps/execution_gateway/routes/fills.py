@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 import structlog
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from apps.execution_gateway.bodies import (
     RefusedFillRow,
@@ -19,14 +19,13 @@ from apps.execution_gateway.bodies import (
 from apps.execution_gateway.fill_batch import Comparison
 from apps.execution_gateway.fill_input import (
     MAX_FILLS_AT_ONCE,
-    FieldFault,
-    InvalidInputError,
     parse_fill,
     parse_fills,
     parse_query,
     parse_void,
 )
-from apps.execution_gateway.ledger import Ledger, Recorded
+from apps.execution_gateway.input_fields import FieldFault, InvalidInputError
+from apps.execution_gateway.ledger import Ledger, MirroredAccountError, Recorded
 from libs.service.problems import Problem, standard_problem
 
 JSON: Final = "application/json"
@@ -64,12 +63,16 @@ _VOID_SCHEMA: Final = {
 }
 
 
-def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime]) -> APIRouter:
-    """Return the routes. `on_change(symbols)` is called after positions have changed for good; it must not block."""
+def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime], *, is_mirror: bool) -> APIRouter:
+    """Return the routes. `on_change(symbols)` is called after positions have changed for good; it must not block.
+
+    `is_mirror`: the ledger is written by the account alone.
+    """
     router = APIRouter(prefix="/api/v1/fills", tags=["fills"])
+    writing = [Depends(refuse_writing)] if is_mirror else []
 
     # The bodies are parsed by hand, from the bytes: pydantic would coerce, and numbers would pass through floats.
-    @router.post("", status_code=201, openapi_extra=_body(_FILL_SCHEMA))
+    @router.post("", status_code=201, dependencies=writing, openapi_extra=_body(_FILL_SCHEMA))
     async def record_fill(request: Request) -> Response:
         """Record a fill once: 201; the same again: 200 and no effect; the same id with other content: 409."""
         fill = parse_fill(await request.body(), now())
@@ -80,7 +83,7 @@ def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime
         status = 201 if recorded is Recorded.CREATED else 200
         return Response(fill_body(recorded, fill), status, media_type=JSON)
 
-    @router.post("/import", openapi_extra=_body(_IMPORT_SCHEMA))
+    @router.post("/import", dependencies=writing, openapi_extra=_body(_IMPORT_SCHEMA))
     async def import_fills(request: Request, dry_run: bool = False) -> Response:
         """Record all fills of a list, or none: one that is malformed (422) or in conflict (409) refuses them all.
 
@@ -106,7 +109,7 @@ def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime
             on_change(symbols)
 
     # An id may hold slashes: `path` lets them through.
-    @router.post("/{fill_id:path}/void", openapi_extra=_body(_VOID_SCHEMA))
+    @router.post("/{fill_id:path}/void", dependencies=writing, openapi_extra=_body(_VOID_SCHEMA))
     async def void_fill(fill_id: str, request: Request) -> Response:
         """Let a mistyped fill count no longer. It stays listed; voiding twice keeps the first reason."""
         voided = await ledger.void_fill(fill_id, parse_void(await request.body()))
@@ -122,6 +125,11 @@ def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime
         return Response(fills_body(page), media_type=JSON)
 
     return router
+
+
+async def refuse_writing() -> None:
+    """Answer 409: the ledger mirrors an account."""
+    raise MirroredAccountError
 
 
 def _refuse_unknown_parameters(request: Request) -> None:

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry
 
-from apps.execution_gateway.database import DatabaseUnavailableError
+from apps.execution_gateway.database import BookUnavailableError
 from apps.execution_gateway.meters import GatewayMeters
 from apps.execution_gateway.pnl_report import PnlReporter
 from libs.service.metrics import metrics_response
@@ -17,7 +17,7 @@ def metrics_routes(registry: CollectorRegistry, meters: GatewayMeters, reporter:
     async def metrics() -> Response:
         try:
             meters.pnl = await reporter.report_from_memory()
-        except DatabaseUnavailableError:
+        except BookUnavailableError:
             meters.pnl = None
         return metrics_response(registry)
 

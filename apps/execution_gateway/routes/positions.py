@@ -1,5 +1,8 @@
 """Positions and their P&L over HTTP: as bought, as of now, and as it changes."""
 
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -8,10 +11,11 @@ from fastapi.responses import StreamingResponse
 from prometheus_client import Histogram
 from starlette.types import Receive, Scope, Send
 
-from apps.execution_gateway.bodies import pnl_body, positions_body
-from apps.execution_gateway.ledger import Ledger
+from apps.execution_gateway.bodies import CostMethod, pnl_body, positions_body
+from apps.execution_gateway.input_fields import FieldFault, InvalidInputError, shown
 from apps.execution_gateway.pnl_feed import PnlFeed, PnlReader
-from apps.execution_gateway.pnl_report import PnlReporter
+from apps.execution_gateway.pnl_report import BookSource, PnlReporter
+from libs.portfolio.positions import Position
 
 JSON: Final = "application/json"
 # Figures of money are never to be kept by anything on the way, and a proxy must not hold events back.
@@ -21,15 +25,22 @@ _UNBUFFERED: Final = {**_FRESH, "X-Accel-Buffering": "no"}
 log = structlog.get_logger(__name__)
 
 
-def positions_routes(ledger: Ledger, reporter: PnlReporter, feed: PnlFeed, seconds: Histogram) -> APIRouter:
+def positions_routes(
+    source: BookSource, reporter: PnlReporter, feed: PnlFeed, seconds: Histogram, now: Callable[[], datetime]
+) -> APIRouter:
     """Return the routes. `seconds` observes how long each P&L took."""
     router = APIRouter(prefix="/api/v1/positions", tags=["positions"])
 
     @router.get("")
-    async def positions() -> Response:
-        """Return the open positions as they were bought; needs no price."""
-        book = await ledger.book()
-        return Response(positions_body(book.open_positions), media_type=JSON, headers=_FRESH)
+    async def positions(cost: str = CostMethod.AVERAGE) -> Response:
+        """Return the open positions as they were bought; needs no price. `cost`: by average or by Alpaca's method."""
+        method = _cost_method(cost)
+        book = await source.book()
+        held: Sequence[Position] = book.open_positions
+        if method is CostMethod.ALPACA:
+            theirs = await asyncio.to_thread(book.alpaca_positions, now())
+            held = [theirs[position.symbol] for position in held]
+        return Response(positions_body(held, method), media_type=JSON, headers=_FRESH)
 
     @router.get("/pnl/realtime")
     async def realtime_pnl() -> Response:
@@ -47,6 +58,14 @@ def positions_routes(ledger: Ledger, reporter: PnlReporter, feed: PnlFeed, secon
         return EventStream(feed, await feed.join())
 
     return router
+
+
+def _cost_method(text: str) -> CostMethod:
+    try:
+        return CostMethod(text)
+    except ValueError:
+        expected = " or ".join(CostMethod)
+        raise InvalidInputError(FieldFault("cost", f"expected {expected}, got {shown(text)}")) from None
 
 
 class EventStream(StreamingResponse):

@@ -22,7 +22,7 @@ def test_the_defaults(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("name", "value", "hint"),
     [
-        ("POSITION_SOURCE", "alpaca", "not available yet"),
+        ("POSITION_SOURCE", "alpaca", "ALPACA_API_KEY"),
         ("POSITION_SOURCE", "memory", "ledger"),
         ("DATABASE_URL", "mysql://u:hunter2@h/d", "postgresql://"),
         ("DATABASE_URL", "sqlite://", "names no database"),

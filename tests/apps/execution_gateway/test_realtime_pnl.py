@@ -202,7 +202,8 @@ async def test_shorts_and_what_is_closed_add_up(running_gateway: RunningGateway,
     positions = (await running_gateway.get("/api/v1/positions"))["positions"]
     assert [(one["symbol"], one["qty"], one["avg_entry_price"]) for one in positions] == [("TSLA", -10, 200)]
     assert positions[0].keys() == {
-        "symbol", "qty", "avg_entry_price", "cost_basis", "realized_pnl", "fees", "opened_at",
+        "symbol", "qty", "avg_entry_price", "cost_basis", "realized_pnl", "fees", "income",
+        "opened_at",
     }  # fmt: skip
 
 

@@ -1,0 +1,322 @@
+"""Keeps the ledger a mirror of the Alpaca account: fills from the trading stream, the rest and every gap by REST.
+
+The shell around `libs/broker/mirror.py` (what to ask, what is new) and `reconcile.py` (who is right): it waits, asks,
+and lets the ledger record. Until the account has said what it holds, nothing is said here either.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+
+import structlog
+
+from apps.execution_gateway.account_view import AccountReading, AccountView, MirrorHealth
+from apps.execution_gateway.database import BookUnavailableError, DatabaseUnavailableError
+from apps.execution_gateway.mirror_state import MirrorState, MirrorStateStore
+from apps.execution_gateway.mirrored_ledger import MirroredLedger, last_executions, numbered, our_positions
+from libs.broker.account_messages import AccountSummary
+from libs.broker.account_rest import PAGE_SIZE, AccountRest
+from libs.broker.commands import Command
+from libs.broker.executions import Unreadable
+from libs.broker.known_executions import REMEMBERED
+from libs.broker.mirror import CatchUp, Mirror
+from libs.broker.reconcile import Circumstances, Outcome, Reconciler
+from libs.broker.trade_updates import StreamEvent
+from libs.broker.trading_stream import TradingStream
+from libs.market_data.alpaca_rest import AlpacaRestError
+from libs.portfolio.book import Book
+
+MOST_WAITING: Final = 10_000
+"""Events that wait while the database is away; more than that, and a catch-up by REST tells what they would have."""
+REFUSED_PAUSE_S: Final = 60.0
+_RETRY_S: Final = 1.0
+_ACTIVE_ROUND: Final = timedelta(seconds=60)
+
+log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
+
+
+class AccountUnknownError(BookUnavailableError):
+    """The account has not said yet what it holds, or this database mirrors another one."""
+
+
+class AccountMirror:
+    """One account's mirror. `run` and `stream.run` do the work, each in a task of its own."""
+
+    def __init__(
+        self,
+        ledger: MirroredLedger,
+        store: MirrorStateStore,
+        rest: AccountRest,
+        open_stream: Callable[[Callable[[StreamEvent], None]], TradingStream],
+        on_change: Callable[[Iterable[str]], None],
+        now: Callable[[], datetime],
+        round_every: timedelta = _ACTIVE_ROUND,
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._rest = rest
+        self.stream = open_stream(self._take)
+        self._on_change = on_change
+        self._now = now
+        self._round_every = round_every
+        self._inbox: deque[tuple[StreamEvent, datetime]] = deque()
+        self._has_mail = asyncio.Event()
+        self._may_ask = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._mirror: Mirror | None = None
+        self._reconciler = Reconciler()
+        self._state: MirrorState | None = None
+        self._is_confirmed = False
+        self._trouble: MirrorHealth | None = None
+        self._outcome = Outcome(())
+        self.reading: AccountReading | None = None
+        self.summary: AccountSummary | None = None
+        self.last_error: str | None = None
+        self.overflows = 0
+        self.faults = 0
+
+    async def run(self) -> None:
+        """Mirror for ever; returns only by cancellation. Where the database mirrors another account, do nothing."""
+        mirror = await self._open()
+        if mirror is None:
+            await asyncio.Event().wait()
+            return
+        self._mirror = mirror
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow(mirror), name="account-events")
+            tasks.create_task(self._keep_asking(mirror), name="account-questions")
+
+    async def aclose(self) -> None:
+        """Close what the questions opened."""
+        await self._rest.aclose()
+
+    def look(self) -> AccountView:
+        """Return how the mirror is."""
+        mirror, state = self._mirror, self._state
+        return AccountView(
+            self._health(),
+            None if state is None else state.account_number,
+            None if state is None else state.confirmed_at,
+            None if mirror is None else mirror.caught_up_at,
+            self.stream.link.state,
+            self.last_error,
+            self._outcome.differences,
+            () if mirror is None else tuple(mirror.unreadable.values()),
+        )
+
+    def check(self, book: Book) -> Book:
+        """Return `book` when it may be shown. Raises AccountUnknownError.
+
+        A book with positions may be shown once the account has confirmed one, before a restart as well; an empty one
+        only when the account has said so since.
+        """
+        if self._trouble is MirrorHealth.OTHER_ACCOUNT:
+            raise AccountUnknownError(self.last_error or "another account")
+        was_confirmed = self._state is not None and self._state.confirmed_at is not None
+        if was_confirmed and (book.open_positions or self._is_confirmed):
+            return book
+        why = f": {self.last_error}" if self.last_error else ""
+        raise AccountUnknownError(f"the Alpaca account has not said yet what it holds{why}")
+
+    async def book(self) -> Book:
+        """Return the mirrored positions. Raises AccountUnknownError and DatabaseUnavailableError."""
+        return self.check(await self._ledger.book())
+
+    def _health(self) -> MirrorHealth:
+        if self._trouble is not None:
+            return self._trouble
+        if self._mirror is None or not self._is_confirmed:
+            return MirrorHealth.STARTING
+        is_whole = self._mirror.is_in_step and self.stream.is_listening and not self._inbox
+        return MirrorHealth.IN_STEP if is_whole else MirrorHealth.CATCHING_UP
+
+    # --- beginning --------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> Mirror | None:
+        """Learn whose account it is and what the ledger knows of it; None when the database mirrors another."""
+        while True:
+            try:
+                self._state = self._state or await self._store.load()
+                self.summary = await self._rest.account()
+                if not await self._is_ours(self.summary.account_number):
+                    return None
+                state = self._state
+                seeds = await self._ledger.executions_since(self._now() - REMEMBERED)
+                self._trouble = None
+                cursor = None if state is None else state.caught_up_to
+                return Mirror(self._now(), seeds=seeds, cursor=cursor, round_every=self._round_every)
+            except AlpacaRestError as error:
+                await self._rest_after(error)
+            except DatabaseUnavailableError as error:
+                await self._wait_for_database(error)
+
+    async def _is_ours(self, account_number: str) -> bool:
+        state = self._state
+        if state is None:
+            self._state = MirrorState(account_number)
+            await self._store.save(self._state)
+        elif state.account_number != account_number:
+            self._trouble = MirrorHealth.OTHER_ACCOUNT
+            self.last_error = (
+                f"this database mirrors account {state.account_number}, the keys belong to {account_number}: "
+                "name another database in DATABASE_URL, or use the other keys"
+            )
+            log.error("account_is_another", reason=self.last_error)
+            return False
+        return True
+
+    # --- the stream -------------------------------------------------------------------------------------------------
+
+    def _take(self, event: StreamEvent) -> None:
+        if len(self._inbox) >= MOST_WAITING:
+            self._inbox.popleft()
+            self.overflows += 1
+        self._inbox.append((event, self._now()))
+        self._has_mail.set()
+
+    async def _follow(self, mirror: Mirror) -> None:
+        seen_overflows = 0
+        while True:
+            await self._has_mail.wait()
+            self._has_mail.clear()
+            async with self._turn:
+                while self._inbox:
+                    event, at = self._inbox[0]
+                    await self._carry_out(mirror.receive(event, at))
+                    self._inbox.popleft()
+                if self.overflows > seen_overflows:
+                    seen_overflows = self.overflows
+                    mirror.want_catch_up(deep=True)
+            self._may_ask.set()
+
+    # --- REST -------------------------------------------------------------------------------------------------------
+
+    async def _keep_asking(self, mirror: Mirror) -> None:
+        while True:
+            request = mirror.next_request(self._now())
+            if request is None:
+                self._may_ask.clear()
+                try:
+                    async with asyncio.timeout(mirror.wait_s(self._now())):
+                        await self._may_ask.wait()
+                except TimeoutError:
+                    pass
+                continue
+            try:
+                await (self._catch_up(mirror, request) if isinstance(request, CatchUp) else self._compare(mirror))
+            except AlpacaRestError as error:
+                mirror.failed(self._now(), retry_after_s=error.retry_after_s)
+                await self._rest_after(error)
+            else:
+                self._trouble = self.last_error = None
+
+    async def _catch_up(self, mirror: Mirror, request: CatchUp) -> None:
+        token: str | None = None
+        unreadable: list[Unreadable] = []
+        while True:
+            await asyncio.sleep(self._rest.pause_s)
+            page = await self._rest.activities(after=request.after, page_token=token)
+            unreadable += page.unreadable
+            async with self._turn:
+                await self._carry_out(mirror.take_page(page))
+            if page.count < PAGE_SIZE or page.last_id is None or page.last_id == token:
+                break
+            token = page.last_id
+        async with self._turn:
+            self._tell(await self._persist(self._ledger.apply_activities))
+            mirror.caught_up(unreadable)
+            await self._keep_state(caught_up_to=mirror.cursor)
+
+    async def _compare(self, mirror: Mirror) -> None:
+        await asyncio.sleep(self._rest.pause_s)
+        answer = await self._rest.positions()
+        async with self._turn:
+            mirror.positions_read()
+            book = await self._persist(self._ledger.book)
+            now = self._now()
+            outcome = self._reconciler.take(our_positions(book, now), answer, self._circumstances(mirror, book, now))
+            await self._carry_out(list(outcome.voids))
+            adjustments = numbered(outcome.adjustments, book)
+            self._tell(await self._persist(lambda: self._ledger.record_adjustments(adjustments)))
+            self._note(outcome, mirror)
+            self.reading = AccountReading(answer, await self._persist(self._ledger.book), now)
+            await self._keep_state(confirmed_at=now)
+        if not self._is_confirmed:
+            self._is_confirmed = True
+            # From now on the book may be shown, whether anything in it is new or not.
+            self._on_change([position.symbol for position in book.open_positions])
+
+    def _circumstances(self, mirror: Mirror, book: Book, now: datetime) -> Circumstances:
+        state = self._state
+        return Circumstances(
+            now,
+            mirror.caught_up_at,
+            is_opening=state is None or state.confirmed_at is None,
+            unsettled=mirror.unsettled(now),
+            absent=mirror.absent,
+            unhandled=self._ledger.applied.doubtful_symbols,
+            last_execution_at=last_executions(book),
+        )
+
+    def _note(self, outcome: Outcome, mirror: Mirror) -> None:
+        for difference in outcome.differences:
+            if difference not in self._outcome.differences:
+                log.warning(
+                    "account_differs",
+                    symbol=difference.symbol,
+                    reason=difference.reason,
+                    explained=difference.is_explained,
+                    ours=str(difference.ours_qty),
+                    theirs=str(difference.theirs_qty),
+                )
+        self._outcome = outcome
+        if outcome.wants_catch_up and not outcome.adjustments:
+            mirror.want_catch_up(deep=True)
+
+    # --- the ledger -------------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, commands: list[Command]) -> None:
+        if commands:
+            self._tell(await self._persist(lambda: self._ledger.carry_out(commands)))
+
+    async def _keep_state(self, *, caught_up_to: datetime | None = None, confirmed_at: datetime | None = None) -> None:
+        state = self._state
+        if state is not None:
+            kept = MirrorState(
+                state.account_number, caught_up_to or state.caught_up_to, confirmed_at or state.confirmed_at
+            )
+            self._state = kept
+            await self._persist(lambda: self._store.save(kept))
+
+    async def _persist(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Do `work` until the database has done it: what the account said must not be lost."""
+        while True:
+            try:
+                return await work()
+            except DatabaseUnavailableError as error:
+                await self._wait_for_database(error)
+
+    def _tell(self, symbols: Collection[str]) -> None:
+        if symbols:
+            self._on_change(symbols)
+
+    async def _wait_for_database(self, error: DatabaseUnavailableError) -> None:
+        if self.last_error != str(error):
+            log.warning("account_mirror_waits_for_database", reason=str(error))
+        self.last_error = str(error)
+        self.faults += 1
+        await asyncio.sleep(_RETRY_S)
+
+    async def _rest_after(self, error: AlpacaRestError) -> None:
+        """Note what REST answered, and wait as long as it asks for."""
+        is_refused = error.status in {401, 403}
+        self._trouble = MirrorHealth.REFUSED if is_refused else MirrorHealth.UNREACHABLE
+        if self.last_error != error.message:
+            log.warning("account_unreachable", reason=error.message, retryable=error.retryable)
+        self.last_error = error.message
+        self.faults += 1
+        await asyncio.sleep(REFUSED_PAUSE_S if is_refused else max(_RETRY_S, error.retry_after_s or 0.0))

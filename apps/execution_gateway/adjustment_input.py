@@ -1,0 +1,99 @@
+"""Decides what a caller may post as an adjustment: the fields that its kind has, and no others. Pure.
+
+Every fault is found and named with its field and its remedy; nothing is coerced, nothing is dropped.
+"""
+
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from apps.execution_gateway.input_fields import (
+    FieldFault,
+    InvalidInputError,
+    read_fields,
+    read_id,
+    read_number,
+    read_positive,
+    read_reason,
+    read_symbol,
+    read_text,
+    read_time,
+    shown,
+)
+from libs.portfolio.adjustments import Adjustment, AdjustmentKind, InvalidAdjustmentError
+from libs.portfolio.days import day_start
+
+_REQUIRED_KEYS: Final = ("adjustment_id", "kind", "symbol", "reason")
+_TIME_KEYS: Final = ("effective_at", "date")
+_OWN_KEYS: Final = ("ratio_new", "ratio_old", "new_symbol", "qty", "amount")
+KEYS: Final = (*_REQUIRED_KEYS, *_TIME_KEYS, *_OWN_KEYS)
+
+
+def parse_adjustment(body: bytes, now: datetime) -> Adjustment:
+    """Return the adjustment that `body` describes. `date` stands for the beginning of that day in New York.
+
+    Sample: `{"adjustment_id":"nvda-2024","kind":"split","symbol":"NVDA","date":"2024-06-10","reason":"10 for 1",
+    "ratio_new":10,"ratio_old":1}`. Raises InvalidInputError.
+    """
+    fields = read_fields(body, KEYS, _REQUIRED_KEYS, "the body")
+    faults: list[FieldFault] = []
+    if sum(name in fields for name in _TIME_KEYS) != 1:
+        faults.append(FieldFault("effective_at", "give either effective_at, a time with its zone, or date"))
+    values: dict[str, Any] = {}
+    for name, raw in fields.items():
+        try:
+            values["effective_at" if name == "date" else name] = _READERS[name](raw, now)
+        except ValueError as error:
+            faults.append(FieldFault(name, str(error)))
+    if faults:
+        raise InvalidInputError(*faults)
+    return _adjustment(values)
+
+
+def _adjustment(values: dict[str, Any]) -> Adjustment:
+    try:
+        return Adjustment(**values)
+    except InvalidAdjustmentError as error:
+        raise InvalidInputError(FieldFault(error.field, str(error))) from error
+
+
+def _kind(raw: msgspec.Raw) -> AdjustmentKind:
+    text = read_text(raw)
+    try:
+        return AdjustmentKind(text)
+    except ValueError:
+        raise ValueError(f"expected one of {', '.join(AdjustmentKind)}, got {shown(text)}") from None
+
+
+def _date(raw: msgspec.Raw, now: datetime) -> datetime:
+    text = read_text(raw)
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"expected a date such as 2024-06-10, got {shown(text)}") from None
+    begin = day_start(day)
+    if begin > now:
+        raise ValueError("in the future: record it when the day has come")
+    return begin
+
+
+def _positive_ratio(raw: msgspec.Raw, _now: datetime) -> Decimal:
+    return read_positive(raw)
+
+
+_READERS: Final[dict[str, Callable[[msgspec.Raw, datetime], object]]] = {
+    "adjustment_id": lambda raw, _: read_id(raw),
+    "kind": lambda raw, _: _kind(raw),
+    "symbol": lambda raw, _: read_symbol(raw),
+    "reason": lambda raw, _: read_reason(raw),
+    "effective_at": read_time,
+    "date": _date,
+    "ratio_new": _positive_ratio,
+    "ratio_old": _positive_ratio,
+    "new_symbol": lambda raw, _: read_symbol(raw),
+    "qty": lambda raw, _: read_number(raw),
+    "amount": lambda raw, _: read_number(raw),
+}

@@ -1,0 +1,175 @@
+"""Carries out in the ledger what the account's mirror decides, and answers what the mirror asks of the ledger.
+
+Everything here may be repeated: fills, voids and adjustments are known by the broker's own ids.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Final
+
+import structlog
+
+from apps.execution_gateway.adjustment_ledger import AdjustmentNotFoundError
+from apps.execution_gateway.ledger import FillNotFoundError, Ledger, RecordedFill
+from libs.broker.commands import Command, RecordActivity, RecordExecution, VoidExecution
+from libs.broker.corporate_actions import Applied, apply_activities
+from libs.broker.executions import Activity, Execution
+from libs.broker.known_executions import LedgerExecution
+from libs.broker.reconcile import OurPosition
+from libs.portfolio.adjustments import Adjustment
+from libs.portfolio.book import Book
+from libs.portfolio.days import day_start
+from libs.portfolio.fills import EXACT, ZERO, Fill
+
+log = structlog.get_logger(__name__)
+
+_OPTION: Final = re.compile(r"[A-Z]{1,6}[0-9]{6}[CP][0-9]{8}")
+_OPTION_MULTIPLIER: Final = Decimal(100)
+"""An option's price is quoted per share, and a contract is for a hundred (OCC)."""
+
+
+class MirroredLedger:
+    """The ledger of one mirrored account. Every method raises DatabaseUnavailableError; then repeat it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.executions = 0
+        self.voids = 0
+        self.adjustments = 0
+        self._waiting: dict[str, Activity] = {}
+        self.applied = Applied()
+        """What the activities of the last round came to."""
+
+    async def carry_out(self, commands: Sequence[Command]) -> set[str]:
+        """Carry out commands in their order; return the symbols whose positions may have changed.
+
+        Activities are only collected: `apply_activities` works them out when a round is complete, for a split comes
+        in two of them.
+        """
+        changed: set[str] = set()
+        fills: list[Fill] = []
+        for command in commands:
+            match command:
+                case RecordExecution(execution=execution):
+                    fills.append(_fill(execution))
+                case VoidExecution(execution_id=execution_id, reason=reason):
+                    changed |= await self._record(fills)
+                    fills = []
+                    changed |= await self._void(execution_id, reason)
+                case RecordActivity(activity=activity):
+                    self._waiting[activity.activity_id] = activity
+        return changed | await self._record(fills)
+
+    async def apply_activities(self) -> set[str]:
+        """Record what the collected activities come to; return the symbols whose positions have changed."""
+        if not self._waiting:
+            return set()
+        book = await self._ledger.book()
+
+        def held(symbol: str, day: date) -> OurPosition:
+            position = book.position_before(symbol, day_start(day))
+            return OurPosition(position.qty, position.cost_basis)
+
+        applied = apply_activities(self._waiting.values(), held)
+        changed = await self.record_adjustments(applied.adjustments)
+        for adjustment_id in applied.undone:
+            try:
+                changed.update((await self._ledger.adjustments.void(adjustment_id, "taken back")).adjustment.symbols)
+            except AdjustmentNotFoundError:
+                continue  # taken back before it was ever told
+        for unhandled in applied.unhandled:
+            log.warning(
+                "account_activity_unhandled",
+                activity_id=unhandled.activity.activity_id,
+                kind=unhandled.activity.kind,
+                symbol=unhandled.activity.symbol,
+                reason=unhandled.why,
+            )
+        self.applied = applied
+        self._waiting = {one.activity_id: one for one in applied.waiting}
+        return changed
+
+    async def record_adjustments(self, adjustments: Sequence[Adjustment]) -> set[str]:
+        """Record adjustments that are new; return the symbols whose positions have changed."""
+        new = await self._ledger.adjustments.record_unknown(adjustments)
+        for one in new:
+            log.info("account_adjustment", adjustment_id=one.adjustment_id, kind=one.kind, reason=one.reason)
+        self.adjustments += len(new)
+        return {symbol for one in new for symbol in one.symbols}
+
+    async def executions_since(self, moment: datetime) -> list[LedgerExecution]:
+        """Return what is recorded of executions since `moment`, void ones included."""
+        return [_seed(recorded) for recorded in await self._ledger.fills_since(moment)]
+
+    async def book(self) -> Book:
+        """Return the positions as recorded."""
+        return await self._ledger.book()
+
+    async def _record(self, fills: Sequence[Fill]) -> set[str]:
+        new = await self._ledger.record_unknown_fills(fills)
+        self.executions += len(new)
+        for fill in new:
+            log.info("execution_recorded", fill_id=fill.fill_id, symbol=fill.symbol, side=fill.side, qty=str(fill.qty))
+        return {fill.symbol for fill in new}
+
+    async def _void(self, execution_id: str, reason: str) -> set[str]:
+        try:
+            voided = await self._ledger.void_fill(execution_id, reason)
+        except FillNotFoundError:
+            return set()  # never recorded here: it never counted
+        self.voids += 1
+        log.info("execution_voided", fill_id=execution_id, symbol=voided.fill.symbol, reason=reason)
+        return {voided.fill.symbol}
+
+
+def our_positions(book: Book, now: datetime) -> dict[str, OurPosition]:
+    """Return what the book holds, with cost by Alpaca's method beside the average."""
+    theirs = book.alpaca_positions(now)
+    return {
+        position.symbol: OurPosition(position.qty, theirs[position.symbol].cost_basis, position.cost_basis)
+        for position in book.open_positions
+    }
+
+
+def last_executions(book: Book) -> Mapping[str, datetime]:
+    """Return of each symbol when it was last traded."""
+    found = {}
+    for symbol, steps in book.steps.items():
+        traded_at = next((step.entry.at for step in reversed(steps) if isinstance(step.entry, Fill)), None)
+        if traded_at is not None:
+            found[symbol] = traded_at
+    return found
+
+
+def numbered(adjustments: Iterable[Adjustment], book: Book) -> list[Adjustment]:
+    """Return reconciling adjustments under ids that name the state of the ledger they correct.
+
+    Two gateways on one database see the same difference of the same ledger: it is corrected once.
+    """
+    revision = "-".join(str(part) for part in book.revision)
+    return [
+        Adjustment(
+            f"reconciled:{one.symbol}:{revision}", one.kind, one.symbol, one.effective_at, one.reason,
+            qty=one.qty, amount=one.amount,
+        )
+        for one in adjustments
+    ]  # fmt: skip
+
+
+def _fill(execution: Execution) -> Fill:
+    is_option = execution.asset_class == "us_option" or _OPTION.fullmatch(execution.symbol) is not None
+    price = EXACT.multiply(execution.price, _OPTION_MULTIPLIER) if is_option else execution.price
+    return Fill(
+        execution.execution_id, execution.symbol, execution.side, execution.qty, price, ZERO, execution.executed_at
+    )
+
+
+def _seed(recorded: RecordedFill) -> LedgerExecution:
+    fill = recorded.fill
+    price = fill.price
+    if _OPTION.fullmatch(fill.symbol) is not None:
+        price = EXACT.divide(price, _OPTION_MULTIPLIER)
+    execution = Execution(fill.fill_id, None, fill.symbol, None, fill.side, fill.qty, price, None, fill.filled_at)
+    return LedgerExecution(execution, recorded.voided_at is not None)

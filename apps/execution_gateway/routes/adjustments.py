@@ -1,0 +1,76 @@
+"""Adjustments over HTTP: record a split, a rename, a dividend, a fee or a transfer, void one, list them."""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Final
+
+import structlog
+from fastapi import APIRouter, Depends, Request, Response
+
+from apps.execution_gateway.adjustment_input import KEYS, parse_adjustment
+from apps.execution_gateway.adjustment_ledger import AdjustmentLedger
+from apps.execution_gateway.bodies import adjustment_body, adjustments_body
+from apps.execution_gateway.fill_input import parse_query, parse_void
+from apps.execution_gateway.routes.fills import refuse_writing
+from libs.portfolio.adjustments import AdjustmentKind
+
+JSON: Final = "application/json"
+
+OnChange = Callable[[Iterable[str]], None]
+
+log = structlog.get_logger(__name__)
+
+_NUMBER: Final = {"anyOf": [{"type": "number"}, {"type": "string"}], "description": "up to 9 decimals, below 1e12"}
+_TEXT: Final = {"type": "string"}
+_SCHEMA: Final = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["adjustment_id", "kind", "symbol", "reason"],
+    "properties": dict.fromkeys(KEYS, _TEXT)
+    | {"kind": {"enum": list(AdjustmentKind)}}
+    | dict.fromkeys(("ratio_new", "ratio_old", "qty", "amount"), _NUMBER),
+}
+
+
+def adjustments_routes(
+    ledger: AdjustmentLedger, on_change: OnChange, now: Callable[[], datetime], *, is_mirror: bool
+) -> APIRouter:
+    """Return the routes. `on_change(symbols)` is called after positions have changed for good; it must not block.
+
+    `is_mirror`: the ledger is written by the account alone.
+    """
+    router = APIRouter(prefix="/api/v1/adjustments", tags=["adjustments"])
+    writing = [Depends(refuse_writing)] if is_mirror else []
+
+    # The body is parsed by hand, from the bytes: pydantic would coerce, and numbers would pass through floats.
+    @router.post(
+        "",
+        status_code=201,
+        dependencies=writing,
+        openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": _SCHEMA}}}},
+    )
+    async def record_adjustment(request: Request) -> Response:
+        """Record an adjustment once: 201; the same again: 200 and no effect; the same id with other content: 409."""
+        adjustment = parse_adjustment(await request.body(), now())
+        is_new = await ledger.record(adjustment)
+        if is_new:
+            log.info("adjustment_recorded", adjustment_id=adjustment.adjustment_id, kind=adjustment.kind)
+            on_change(adjustment.symbols)
+        body = adjustment_body("created" if is_new else "repeated", adjustment)
+        return Response(body, 201 if is_new else 200, media_type=JSON)
+
+    @router.post("/{adjustment_id:path}/void", dependencies=writing)
+    async def void_adjustment(adjustment_id: str, request: Request) -> Response:
+        """Let an adjustment count no longer. It stays listed; voiding twice keeps the first reason."""
+        voided = await ledger.void(adjustment_id, parse_void(await request.body()))
+        log.info("adjustment_voided", adjustment_id=adjustment_id, reason=voided.void_reason)
+        on_change(voided.adjustment.symbols)
+        return Response(adjustments_body([voided]), media_type=JSON)
+
+    @router.get("")
+    async def list_adjustments(symbol: str | None = None, limit: str | None = None) -> Response:
+        """List adjustments, newest first, voided ones included."""
+        query = parse_query(symbol, limit, None)
+        return Response(adjustments_body(await ledger.newest(query.limit, query.symbol)), media_type=JSON)
+
+    return router

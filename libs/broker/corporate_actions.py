@@ -1,0 +1,328 @@
+"""Turns the account's activities that are no trades into adjustments of the ledger. Pure.
+
+Decides by the broker's activity type, and for splits and renamings by the pair of entries that make one: old shares
+out, new shares in, under one date. Nothing is dropped: what moves cash alone is counted, what comes in halves waits,
+what we do not understand is returned. Effective at the beginning of the New York date that the broker books it under.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import ROUND_DOWN, Decimal
+from fractions import Fraction
+from typing import Final
+
+from libs.broker.executions import Activity
+from libs.broker.reconcile import OurPosition
+from libs.portfolio.adjustments import Adjustment, AdjustmentKind
+from libs.portfolio.days import day_start
+from libs.portfolio.fills import EXACT, ZERO
+
+ACCOUNT_WIDE: Final = "ACCOUNT"
+"""Stands for the symbol of a fee or dividend that names none. Too long for a symbol, so it can be nobody's."""
+
+_SHARE_STEP: Final = Decimal("1e-9")
+_DENOMINATORS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 20, 25, 50, 100, 1000, 10_000)
+_FEES: Final = frozenset({"FEE", "CFEE", "PTC", "PTR", "TAF", "REG", "CAT"})
+_SPLITS: Final = frozenset({"SPLIT", "SSP", "FSPLIT", "RSPLIT"})
+_RENAMINGS: Final = frozenset({"NC", "SC"})
+_TRANSFERS: Final = frozenset(
+    {"SPIN", "SSO", "MA", "REORG", "ACATS", "JNLS", "VOF", "OPEXP", "OPASN", "OPXRC", "OPEXC", "OPTRD", "OPCA"}
+)
+_CASH: Final = frozenset({"INT", "INTNRA", "INTTW", "CSD", "CSW", "TRANS", "JNL", "JNLC", "ACATC"})
+_UNDONE: Final = frozenset({"canceled", "cancelled", "rejected", "reversed"})
+_NOT_YET: Final = frozenset({"pending", "queued", "sent_to_clearing"})
+
+HeldBefore = Callable[[str, date], OurPosition]
+"""Returns what the ledger held of a symbol as a New York date began, before that date's corporate actions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unhandled:
+    """An activity that changed nothing in the ledger although it may have had to; `why` is for people."""
+
+    activity: Activity
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a set of activities comes to. Every activity given is in exactly one of these.
+
+    `cash` moves money alone: outside of P&L. `waiting` wants to be passed again together with what comes later.
+    `undone` are ids of adjustments that the broker has taken back.
+    """
+
+    adjustments: tuple[Adjustment, ...] = ()
+    cash: tuple[Activity, ...] = ()
+    waiting: tuple[Activity, ...] = ()
+    undone: tuple[str, ...] = ()
+    unhandled: tuple[Unhandled, ...] = ()
+
+    @property
+    def doubtful_symbols(self) -> frozenset[str]:
+        """Symbols whose positions may be wrong because of what waits or was not understood."""
+        activities = [*self.waiting, *(one.activity for one in self.unhandled)]
+        return frozenset(one.symbol for one in activities if one.symbol is not None)
+
+
+def adjustment_id_of(activity: Activity) -> str:
+    """Return the ledger's id of what `activity` brings about; the same for ever."""
+    return f"activity:{activity.activity_id}"
+
+
+def apply_activities(activities: Iterable[Activity], held: HeldBefore) -> Applied:
+    """Return what `activities` do to the ledger, each at most once however often it is given."""
+    sorted_out = _Sorted()
+    for activity in {one.activity_id: one for one in activities}.values():
+        sorted_out.put(activity)
+    parts = [_one_by_one(sorted_out.single)]
+    parts += [_split(entries, held) for entries in sorted_out.splits.values()]
+    parts += [_renamings(entries, held) for entries in sorted_out.renamings.values()]
+    parts += [_moves(entries, held) for entries in sorted_out.moves.values()]
+    return Applied(
+        tuple(one for part in parts for one in part.adjustments),
+        tuple(one for part in parts for one in part.cash),
+        (*sorted_out.not_yet, *(one for part in parts for one in part.waiting)),
+        tuple(sorted_out.undone),
+        tuple(one for part in parts for one in part.unhandled),
+    )
+
+
+def split_ratio(old_qty: Decimal, new_qty: Decimal) -> Fraction | None:
+    """Return the simplest ratio that makes `new_qty` of `old_qty` shares, cut to nine decimals; None: there is none."""
+    if not old_qty or not new_qty or (old_qty > ZERO) != (new_qty > ZERO):
+        return None
+    wanted = Fraction(new_qty) / Fraction(old_qty)
+    for denominator in _DENOMINATORS:
+        # A reverse split is the simpler the other way round: 1 for 8, not 0.125.
+        for near in (wanted.limit_denominator(denominator), _inverse(1 / wanted, denominator)):
+            if near and _cut(old_qty, near) == new_qty:
+                return near
+    return None
+
+
+class _Sorted:
+    """Activities by what has to be done with them; entries that belong together side by side."""
+
+    def __init__(self) -> None:
+        self.single: list[Activity] = []
+        self.splits: dict[tuple[str, date], list[Activity]] = defaultdict(list)
+        self.renamings: dict[date, list[Activity]] = defaultdict(list)
+        self.moves: dict[tuple[str, str, date], list[Activity]] = defaultdict(list)
+        self.not_yet: list[Activity] = []
+        self.undone: list[str] = []
+
+    def put(self, activity: Activity) -> None:
+        kind, status = activity.kind.partition(".")[0], (activity.status or "").lower()
+        if status in _UNDONE:
+            self.undone.append(adjustment_id_of(activity))
+        elif status in _NOT_YET:
+            self.not_yet.append(activity)
+        elif kind in _SPLITS and activity.symbol is not None:
+            self.splits[activity.symbol, activity.date].append(activity)
+        elif kind in _RENAMINGS:
+            self.renamings[activity.date].append(activity)
+        elif kind in _TRANSFERS and activity.symbol is not None:
+            self.moves[kind, activity.description or activity.symbol, activity.date].append(activity)
+        else:
+            self.single.append(activity)
+
+
+def _one_by_one(activities: Iterable[Activity]) -> Applied:
+    adjustments: list[Adjustment] = []
+    cash: list[Activity] = []
+    unhandled: list[Unhandled] = []
+    for activity in activities:
+        result = _single(activity)
+        match result:
+            case Adjustment():
+                adjustments.append(result)
+            case Unhandled():
+                unhandled.append(result)
+            case None:
+                cash.append(activity)
+    return Applied(tuple(adjustments), tuple(cash), unhandled=tuple(unhandled))
+
+
+def _single(activity: Activity) -> Adjustment | Unhandled | None:
+    """Return what an activity that stands alone does; None when it moves cash or nothing."""
+    kind, amount = activity.kind, activity.net_amount
+    if kind in _CASH:
+        return None
+    if kind.startswith("DIV") and not amount and activity.qty and activity.symbol is not None:
+        # A stock dividend: shares at no cost.
+        return _adjustment(activity, AdjustmentKind.TRANSFER, qty=activity.qty, amount=ZERO)
+    if kind.startswith("DIV") or kind in _FEES or kind == "CIL":
+        if amount is None:
+            return Unhandled(activity, "no amount")
+        return _income(activity, amount) if amount else None
+    return Unhandled(activity, "unknown kind of activity" if kind not in _SPLITS | _TRANSFERS else "no symbol")
+
+
+def _income(activity: Activity, amount: Decimal) -> Adjustment:
+    if activity.kind in _FEES:
+        return _adjustment(activity, AdjustmentKind.FEE, amount=amount.copy_negate())
+    kind = AdjustmentKind.CASH_IN_LIEU if activity.kind == "CIL" else AdjustmentKind.DIVIDEND
+    return _adjustment(activity, kind, amount=amount)
+
+
+def _split(entries: Sequence[Activity], held: HeldBefore) -> Applied:
+    """Read one symbol's split of one date: two entries (old shares out, new in) or one (the shares added)."""
+    first = entries[0]
+    symbol, quantities = first.symbol or "", [one.qty for one in entries if one.qty]
+    before = held(symbol, first.date).qty
+    match quantities:
+        case [one, other]:
+            # What leaves has the sign that the holding has not.
+            old, new = sorted((one, other), reverse=before < ZERO)
+            ratio = split_ratio(old.copy_negate(), new)
+        case [added] if not _is_half(first, added, before):
+            ratio = split_ratio(before, EXACT.add(before, added))
+        case [_]:
+            return Applied(waiting=tuple(entries))
+        case _:
+            ratio = None
+    if ratio is None or ratio == 1:
+        return Applied(unhandled=tuple(Unhandled(one, "no split ratio explains these shares") for one in entries))
+    split = _adjustment(
+        _earliest(entries),
+        AdjustmentKind.SPLIT,
+        ratio_new=Decimal(ratio.numerator),
+        ratio_old=Decimal(ratio.denominator),
+    )
+    return Applied((split,))
+
+
+def _is_half(entry: Activity, added: Decimal, before: Decimal) -> bool:
+    """Say whether a single entry is one of two: the broker says so, or it takes away all that was held."""
+    is_said = (entry.description or "").upper().startswith(("ADD", "REMOVE"))
+    return is_said or before == added.copy_negate()
+
+
+def _renamings(entries: Sequence[Activity], held: HeldBefore) -> Applied:
+    """Pair the entries of one date: as many shares as leave one symbol come in under another."""
+    adjustments: list[Adjustment] = []
+    cash: list[Activity] = []
+    left = list(entries)
+    for one in entries:
+        other = next((other for other in left if one in left and _is_counterpart(one, other)), None)
+        if other is None:
+            continue
+        left.remove(one)
+        left.remove(other)
+        old, new = _old_and_new(one, other, held)
+        if old.symbol == new.symbol:
+            cash += (old, new)  # another CUSIP, the same symbol: nothing for us
+        else:
+            adjustments.append(_adjustment(old, AdjustmentKind.SYMBOL_CHANGE, new_symbol=new.symbol))
+    return Applied(tuple(adjustments), tuple(cash), waiting=tuple(left))
+
+
+def _is_counterpart(one: Activity, other: Activity) -> bool:
+    return (
+        one is not other
+        and one.qty is not None
+        and other.qty is not None
+        and bool(one.qty)
+        and one.qty == other.qty.copy_negate()
+        and one.symbol is not None
+        and other.symbol is not None
+        and one.description == other.description
+    )
+
+
+def _old_and_new(one: Activity, other: Activity, held: HeldBefore) -> tuple[Activity, Activity]:
+    """Return the entry that takes the shares held away, and the one that brings them back."""
+    for old, new in ((one, other), (other, one)):
+        before = held(old.symbol or "", old.date).qty
+        if before and old.qty is not None and (before > ZERO) != (old.qty > ZERO):
+            return old, new
+    return (one, other) if one.qty is not None and one.qty < ZERO else (other, one)
+
+
+def _moves(entries: Sequence[Activity], held: HeldBefore) -> Applied:
+    """Move shares in and out: spin-offs, mergers, transfers. What leaves takes its share of the cost along.
+
+    Cash for shares that were taken away is realized against their cost; beside shares that came in it is unhandled.
+    """
+    moving = [one for one in entries if one.qty]
+    paying = [one for one in entries if not one.qty and one.net_amount]
+    adjustments = [_move(one, held) for one in moving]
+    nothing = [one for one in entries if not one.qty and not one.net_amount]
+    if not paying:
+        return Applied(tuple(adjustments), tuple(nothing))
+    if not moving or any(one.qty is not None and one.qty > ZERO for one in moving):
+        return Applied(
+            tuple(adjustments),
+            tuple(nothing),
+            unhandled=tuple(Unhandled(one, "cash of a corporate action") for one in paying),
+        )
+    # What left took its cost along; the cash realizes the rest.
+    gain = EXACT.subtract(_sum(one.net_amount for one in paying), _sum(_negated(one.amount) for one in adjustments))
+    if gain:
+        adjustments.append(_adjustment(paying[0], AdjustmentKind.CASH_IN_LIEU, amount=gain))
+    return Applied(tuple(adjustments), (*nothing, *paying[1:]))
+
+
+def _move(activity: Activity, held: HeldBefore) -> Adjustment:
+    qty = activity.qty or ZERO
+    before = held(activity.symbol or "", activity.date)
+    is_leaving = bool(before.qty) and (before.qty > ZERO) != (qty > ZERO) and abs(qty) <= abs(before.qty)
+    if is_leaving:
+        amount = EXACT.divide(EXACT.multiply(before.cost, qty), before.qty).quantize(Decimal("1e-12"), context=EXACT)
+    else:
+        amount = EXACT.multiply(qty, activity.price or ZERO)
+    return _adjustment(activity, AdjustmentKind.TRANSFER, qty=qty, amount=amount)
+
+
+def _adjustment(
+    activity: Activity,
+    kind: AdjustmentKind,
+    *,
+    ratio_new: Decimal | None = None,
+    ratio_old: Decimal | None = None,
+    new_symbol: str | None = None,
+    qty: Decimal | None = None,
+    amount: Decimal | None = None,
+) -> Adjustment:
+    return Adjustment(
+        adjustment_id=adjustment_id_of(activity),
+        kind=kind,
+        symbol=activity.symbol or ACCOUNT_WIDE,
+        effective_at=day_start(activity.date),
+        reason=activity.kind if activity.description is None else f"{activity.kind}: {activity.description}"[:200],
+        ratio_new=ratio_new,
+        ratio_old=ratio_old,
+        new_symbol=new_symbol,
+        qty=qty,
+        amount=amount,
+    )
+
+
+def _sum(amounts: Iterable[Decimal | None]) -> Decimal:
+    total = ZERO
+    for amount in amounts:
+        total = EXACT.add(total, amount or ZERO)
+    return total
+
+
+def _negated(amount: Decimal | None) -> Decimal:
+    return (amount or ZERO).copy_negate()
+
+
+def _earliest(entries: Sequence[Activity]) -> Activity:
+    """Return the entry that gives a group its name, whichever order they came in."""
+    return min(entries, key=lambda one: one.activity_id)
+
+
+def _inverse(fraction: Fraction, denominator: int) -> Fraction:
+    near = fraction.limit_denominator(denominator)
+    return 1 / near if near else Fraction(0)
+
+
+def _cut(qty: Decimal, ratio: Fraction) -> Decimal:
+    """Return `qty` times `ratio` without what is beyond nine decimals, as the broker pays that in cash."""
+    exact = EXACT.divide(EXACT.multiply(qty, Decimal(ratio.numerator)), Decimal(ratio.denominator))
+    return exact.quantize(_SHARE_STEP, rounding=ROUND_DOWN, context=EXACT)
