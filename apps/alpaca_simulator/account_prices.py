@@ -46,7 +46,7 @@ class PriceScale:
         """Return what a symbol usually costs now in USD, if it cost `price_of` before all splits."""
 
         def scaled(symbol: str) -> float:
-            return price_of(self._first_symbol(symbol)) * self._factors[symbol]
+            return price_of(self._first_symbol(symbol)) * self._factors.get(symbol, 1.0)
 
         return scaled
 
@@ -59,14 +59,18 @@ class PriceScale:
     def change_symbol(self, symbol: str, new_symbol: str, history: DailyHistory) -> None:
         """Let prices go on under another symbol, whose past becomes that of the first."""
         self._earlier_symbols[new_symbol] = symbol
-        self._factors[new_symbol] = self._factors[symbol]
+        if symbol in self._factors:
+            self._factors[new_symbol] = self._factors[symbol]
         inherited = [replace(split, symbol=new_symbol) for split in self._splits if split.symbol == symbol]
         self._splits += inherited
         _tell(history, inherited)
 
-    def tell(self, history: DailyHistory) -> None:
-        """Tell a new history of the splits there have been."""
+    def tell(self, history: DailyHistory, market: QuoteSource, price_of: Callable[[str], float]) -> None:
+        """Tell a new history and a new market, that knows the prices of `price_of`, what there has been."""
         _tell(history, self._splits)
+        usual = self.usual_price(price_of)
+        for symbol in self._factors.keys() | self._earlier_symbols.keys():
+            market.rescale(symbol, usual(symbol) / price_of(symbol))
 
     def _first_symbol(self, symbol: str) -> str:
         seen = {symbol}
@@ -94,13 +98,17 @@ class AccountPrices:
         return self._market.latest_quote(symbol, Feed.SIP, time.time_ns())
 
     def current(self, symbol: str, lastday_price: Decimal) -> Decimal:
-        """Return what the broker says a share costs now, in USD: the quote's mid, else the close of the day before."""
+        """Return what the broker says a share costs now, in USD.
+
+        The last trade, as Alpaca has it; the middle of the quote when nobody has traded, else the close before today.
+        """
         if symbol in self.wrong:
             return self.wrong[symbol]
-        quote = self.quote(symbol)
-        if quote is not None and quote.bid_price > 0 and quote.ask_price > 0:
-            return (_exact(quote.bid_price) + _exact(quote.ask_price)) / 2
-        return lastday_price
+        trade = self._market.latest_trade(symbol, Feed.SIP, time.time_ns())
+        if trade is not None:
+            return _exact(trade.price)
+        middle = self._middle(symbol)
+        return lastday_price if middle is None else middle
 
     def lastday(self, symbol: str, session: date) -> Decimal:
         """Return a session's close in USD a share of today: what splits since have made of it."""
@@ -119,27 +127,21 @@ class AccountPrices:
     def split(self, symbol: str, new: Decimal, old: Decimal, now: datetime) -> None:
         """Let the market price follow a split."""
         self._scale.split(symbol, new, old, now.astimezone(NEW_YORK).date(), self._history)
-        self._put_scaled(symbol, symbol, float(old / new))
+        self._market.rescale(symbol, float(old / new))
 
     def change_symbol(self, symbol: str, new_symbol: str) -> None:
         """Let the market price go on under the new symbol."""
         self._scale.change_symbol(symbol, new_symbol, self._history)
-        self._put_scaled(symbol, new_symbol, 1.0)
+        quote, before, after = self.quote(symbol), self._middle(symbol), self._middle(new_symbol)
+        if quote is not None and before is not None and after is not None:
+            self._market.rescale(new_symbol, float(before / after))
+            self._market.put(msgspec.structs.replace(quote, symbol=new_symbol))
 
-    def _put_scaled(self, symbol: str, new_symbol: str, factor: float) -> None:
+    def _middle(self, symbol: str) -> Decimal | None:
         quote = self.quote(symbol)
-        if quote is not None:
-            self._market.put(scaled_quote(quote, new_symbol, factor))
-
-
-def scaled_quote(quote: Quote, symbol: str, factor: float) -> Quote:
-    """Return a quote of another symbol at `factor` times its prices, to the cent."""
-    return msgspec.structs.replace(
-        quote,
-        symbol=symbol,
-        bid_price=round(quote.bid_price * factor, 2),
-        ask_price=round(quote.ask_price * factor, 2),
-    )
+        if quote is None or quote.bid_price <= 0 or quote.ask_price <= 0:
+            return None
+        return (_exact(quote.bid_price) + _exact(quote.ask_price)) / 2
 
 
 def _exact(price: float) -> Decimal:

@@ -151,6 +151,11 @@ class Orders:
         """Return them all, oldest first."""
         return list(self._orders.values())
 
+    def open_qty(self, symbol: str, side: Side) -> Decimal:
+        """Return how many shares open orders of one side are for."""
+        found = (one for one in self._orders.values() if (one.symbol, one.side) == (symbol, side) and one.is_open)
+        return sum((order.leaves_qty for order in found), NOTHING)
+
     def filled(self, order_id: str, qty: Decimal, price: Decimal, at: datetime) -> Order:
         """Record an execution of `qty` shares (unsigned). Raises AccountError when the order has no room for it."""
         order = self.get(order_id)

@@ -30,6 +30,8 @@ class PositionFigures:
     held: Holding
     price: Decimal
     lastday_price: Decimal
+    ordered_qty: Decimal = NOTHING
+    """The shares (unsigned) that open orders are to close."""
 
     @property
     def market_value(self) -> Decimal:
@@ -60,7 +62,7 @@ class PositionFigures:
         base = self.intraday_base
         figures = {
             "qty": qty,
-            "qty_available": qty,
+            "qty_available": max(abs(qty) - self.ordered_qty, NOTHING).copy_sign(qty),
             "avg_entry_price": (cost / qty).quantize(_AVERAGE_PLACES),
             "market_value": value,
             "cost_basis": cost,

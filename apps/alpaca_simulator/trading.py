@@ -111,8 +111,10 @@ class TradingRest:
         return self._desk.account.book(self._desk.now(), self._desk.recorded_before(self._faults().positions_lag_s))
 
     def _figures(self, book: Book, symbol: str, session: date) -> PositionFigures:
-        lastday = self._desk.prices.lastday(symbol, session)
-        return PositionFigures(symbol, book.held(symbol), self._desk.prices.current(symbol, lastday), lastday)
+        desk, held = self._desk, book.held(symbol)
+        lastday = desk.prices.lastday(symbol, session)
+        ordered = desk.account.orders.open_qty(symbol, "sell" if held.qty > 0 else "buy")
+        return PositionFigures(symbol, held, desk.prices.current(symbol, lastday), lastday, ordered)
 
     async def _activities(self, request: web.Request) -> web.Response:
         faults = self._faults()

@@ -22,7 +22,7 @@ from libs.broker.commands import Command
 from libs.broker.executions import Unreadable
 from libs.broker.known_executions import REMEMBERED
 from libs.broker.mirror import CatchUp, Mirror
-from libs.broker.reconcile import Circumstances, Outcome, Reconciler
+from libs.broker.reconcile import Circumstances, Outcome, Reconciler, compare
 from libs.broker.trade_updates import StreamEvent
 from libs.broker.trading_stream import TradingStream
 from libs.market_data.alpaca_rest import AlpacaRestError
@@ -32,6 +32,8 @@ MOST_WAITING: Final = 10_000
 """Events that wait while the database is away; more than that, and a catch-up by REST tells what they would have."""
 REFUSED_PAUSE_S: Final = 60.0
 _RETRY_S: Final = 1.0
+_READ_HELD_FOR: Final = timedelta(seconds=1)
+_LONGEST_PAUSE_S: Final = 2.0
 _ACTIVE_ROUND: Final = timedelta(seconds=60)
 
 log = structlog.get_logger(__name__)
@@ -56,7 +58,7 @@ class AccountMirror:
         now: Callable[[], datetime],
         round_every: timedelta = _ACTIVE_ROUND,
     ) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self._store = store
         self._rest = rest
         self.stream = open_stream(self._take)
@@ -67,6 +69,7 @@ class AccountMirror:
         self._has_mail = asyncio.Event()
         self._may_ask = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._reading_turn = asyncio.Lock()
         self._mirror: Mirror | None = None
         self._reconciler = Reconciler()
         self._state: MirrorState | None = None
@@ -89,6 +92,27 @@ class AccountMirror:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow(mirror), name="account-events")
             tasks.create_task(self._keep_asking(mirror), name="account-questions")
+
+    async def read_now(self) -> AccountReading:
+        """Ask the account for its positions, and set the ledger beside them; changes nothing.
+
+        What was asked within the last second is answered again: the account's rate limit is not for us alone. Raises
+        AccountUnknownError, AlpacaRestError and DatabaseUnavailableError.
+        """
+        async with self._reading_turn:
+            mirror, last = self._mirror, self.reading
+            if mirror is None:
+                raise AccountUnknownError(f"the Alpaca account has not been read yet: {self.last_error or 'starting'}")
+            if last is not None and timedelta() <= self._now() - last.at < _READ_HELD_FOR:
+                return last
+            if self._rest.pause_s > _LONGEST_PAUSE_S:
+                raise AlpacaRestError("the account's rate limit is used up for now", retryable=True)
+            await asyncio.sleep(self._rest.pause_s)
+            answer = await self._rest.positions()
+            book, now = await self.ledger.book(), self._now()
+            differences = compare(our_positions(book, now), answer, self._circumstances(mirror, book, now))
+            self.reading = AccountReading(answer, book, now, differences)
+            return self.reading
 
     async def aclose(self) -> None:
         """Close what the questions opened."""
@@ -124,7 +148,7 @@ class AccountMirror:
 
     async def book(self) -> Book:
         """Return the mirrored positions. Raises AccountUnknownError and DatabaseUnavailableError."""
-        return self.check(await self._ledger.book())
+        return self.check(await self.ledger.book())
 
     def _health(self) -> MirrorHealth:
         if self._trouble is not None:
@@ -145,7 +169,7 @@ class AccountMirror:
                 if not await self._is_ours(self.summary.account_number):
                     return None
                 state = self._state
-                seeds = await self._ledger.executions_since(self._now() - REMEMBERED)
+                seeds = await self.ledger.executions_since(self._now() - REMEMBERED)
                 self._trouble = None
                 cursor = None if state is None else state.caught_up_to
                 return Mirror(self._now(), seeds=seeds, cursor=cursor, round_every=self._round_every)
@@ -227,7 +251,7 @@ class AccountMirror:
                 break
             token = page.last_id
         async with self._turn:
-            self._tell(await self._persist(self._ledger.apply_activities))
+            self._tell(await self._persist(self.ledger.apply_activities))
             mirror.caught_up(unreadable)
             await self._keep_state(caught_up_to=mirror.cursor)
 
@@ -236,14 +260,14 @@ class AccountMirror:
         answer = await self._rest.positions()
         async with self._turn:
             mirror.positions_read()
-            book = await self._persist(self._ledger.book)
+            book = await self._persist(self.ledger.book)
             now = self._now()
             outcome = self._reconciler.take(our_positions(book, now), answer, self._circumstances(mirror, book, now))
             await self._carry_out(list(outcome.voids))
             adjustments = numbered(outcome.adjustments, book)
-            self._tell(await self._persist(lambda: self._ledger.record_adjustments(adjustments)))
+            self._tell(await self._persist(lambda: self.ledger.record_adjustments(adjustments)))
             self._note(outcome, mirror)
-            self.reading = AccountReading(answer, await self._persist(self._ledger.book), now)
+            self.reading = AccountReading(answer, book, now, outcome.differences)
             await self._keep_state(confirmed_at=now)
         if not self._is_confirmed:
             self._is_confirmed = True
@@ -258,7 +282,7 @@ class AccountMirror:
             is_opening=state is None or state.confirmed_at is None,
             unsettled=mirror.unsettled(now),
             absent=mirror.absent,
-            unhandled=self._ledger.applied.doubtful_symbols,
+            unhandled=self.ledger.applied.doubtful_symbols,
             last_execution_at=last_executions(book),
         )
 
@@ -281,7 +305,7 @@ class AccountMirror:
 
     async def _carry_out(self, commands: list[Command]) -> None:
         if commands:
-            self._tell(await self._persist(lambda: self._ledger.carry_out(commands)))
+            self._tell(await self._persist(lambda: self.ledger.carry_out(commands)))
 
     async def _keep_state(self, *, caught_up_to: datetime | None = None, confirmed_at: datetime | None = None) -> None:
         state = self._state

@@ -47,8 +47,9 @@ class AccountView:
 
 @dataclass(frozen=True, slots=True)
 class AccountReading:
-    """What the account said of its positions, and the ledger as it stood then."""
+    """What the account said of its positions, the ledger as it stood then, and how the two differed."""
 
     answer: PositionsAnswer
     book: Book
     at: datetime
+    differences: tuple[Difference, ...]

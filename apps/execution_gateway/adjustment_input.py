@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from apps.execution_gateway.input_fields import (
+    EARLIEST_YEAR,
     FieldFault,
     InvalidInputError,
     read_fields,
@@ -23,7 +24,7 @@ from apps.execution_gateway.input_fields import (
     read_time,
     shown,
 )
-from libs.portfolio.adjustments import Adjustment, AdjustmentKind, InvalidAdjustmentError
+from libs.portfolio.adjustments import Adjustment, AdjustmentKind, InvalidAdjustmentError, misplaced
 from libs.portfolio.days import day_start
 
 _REQUIRED_KEYS: Final = ("adjustment_id", "kind", "symbol", "reason")
@@ -48,6 +49,8 @@ def parse_adjustment(body: bytes, now: datetime) -> Adjustment:
             values["effective_at" if name == "date" else name] = _READERS[name](raw, now)
         except ValueError as error:
             faults.append(FieldFault(name, str(error)))
+    if "kind" in values:
+        faults += [_fault(error) for error in misplaced(values["kind"], fields.keys())]
     if faults:
         raise InvalidInputError(*faults)
     return _adjustment(values)
@@ -57,7 +60,11 @@ def _adjustment(values: dict[str, Any]) -> Adjustment:
     try:
         return Adjustment(**values)
     except InvalidAdjustmentError as error:
-        raise InvalidInputError(FieldFault(error.field, str(error))) from error
+        raise InvalidInputError(_fault(error)) from error
+
+
+def _fault(error: InvalidAdjustmentError) -> FieldFault:
+    return FieldFault(error.field, f"must be {error.requirement}")
 
 
 def _kind(raw: msgspec.Raw) -> AdjustmentKind:
@@ -77,6 +84,8 @@ def _date(raw: msgspec.Raw, now: datetime) -> datetime:
     begin = day_start(day)
     if begin > now:
         raise ValueError("in the future: record it when the day has come")
+    if day.year < EARLIEST_YEAR:
+        raise ValueError(f"expected a date not before {EARLIEST_YEAR}")
     return begin
 
 

@@ -25,6 +25,7 @@ from apps.execution_gateway.database import (
 from apps.execution_gateway.health_report import GatewayState
 from apps.execution_gateway.ledger import DEFAULT_ACCOUNT, Ledger
 from apps.execution_gateway.meters import GatewayMeters, pnl_seconds
+from apps.execution_gateway.parity_report import ParityReporter
 from apps.execution_gateway.pnl_feed import PnlFeed
 from apps.execution_gateway.pnl_report import BookSource, PnlReporter, PnlRules
 from apps.execution_gateway.price_book import PriceBook
@@ -81,6 +82,8 @@ class Gateway:
     """Tells everybody that the positions in some symbols have changed. Returns at once."""
     mirror: "AccountMirror | None"
     """The mirror of the account; None when the ledger is one's own."""
+
+    parity: ParityReporter
 
     @property
     def book_source(self) -> BookSource:
@@ -180,6 +183,7 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
         now=now,
         positions_changed=positions_changed,
         mirror=mirror,
+        parity=ParityReporter(mirror, reporter.figures, now),
     )
 
 
@@ -260,13 +264,23 @@ def create_app(
     app.state.gateway = gateway
     install_problem_handlers(app)
     install_error_handlers(app)
-    meters = GatewayMeters(gateway.prices, gateway.subscriber, gateway.reporter, gateway.feed, gateway.announcer)
+    meters = GatewayMeters(
+        gateway.prices,
+        gateway.subscriber,
+        gateway.reporter,
+        gateway.feed,
+        gateway.announcer,
+        gateway.mirror,
+        gateway.parity,
+    )
     gateway.registry.register(meters)
     is_mirror, changed = gateway.mirror is not None, gateway.positions_changed
     app.include_router(fills_routes(gateway.ledger, changed, now, is_mirror=is_mirror))
     app.include_router(adjustments_routes(gateway.ledger.adjustments, changed, now, is_mirror=is_mirror))
     seconds = pnl_seconds(gateway.registry)
-    app.include_router(positions_routes(gateway.book_source, gateway.reporter, gateway.feed, seconds, now))
+    app.include_router(
+        positions_routes(gateway.book_source, gateway.reporter, gateway.feed, gateway.parity, seconds, now)
+    )
     app.include_router(health_routes(gateway.look, VERSION))
     app.include_router(metrics_routes(gateway.registry, meters, gateway.reporter))
     app.add_middleware(BodyLimits)

@@ -2,17 +2,22 @@
 
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from apps.execution_gateway.announcements import PositionAnnouncer
+from apps.execution_gateway.parity_report import ParityReporter
 from apps.execution_gateway.pnl_feed import PnlFeed
 from apps.execution_gateway.pnl_report import PnlReporter, RealtimePnl
 from apps.execution_gateway.price_book import PriceBook
 from apps.execution_gateway.price_subscriber import PriceSubscriber
 from libs.market_data.freshness import PriceSource
+
+if TYPE_CHECKING:
+    from apps.execution_gateway.account_mirror import AccountMirror
 
 _PREFIX = "markstream_gateway"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -33,12 +38,16 @@ class GatewayMeters(Collector):
         reporter: PnlReporter,
         feed: PnlFeed,
         announcer: PositionAnnouncer,
+        mirror: "AccountMirror | None" = None,
+        parity: ParityReporter | None = None,
     ) -> None:
         self._prices = prices
         self._subscriber = subscriber
         self._reporter = reporter
         self._feed = feed
         self._announcer = announcer
+        self._mirror = mirror
+        self._parity = parity
         self.pnl: RealtimePnl | None = None
 
     def collect(self) -> Iterator[Metric]:
@@ -64,6 +73,23 @@ class GatewayMeters(Collector):
         yield _gauge("ledger_readable", "1 while the ledger can be read", self.pnl is not None)
         if self.pnl is not None:
             yield from _pnl_metrics(self.pnl)
+        if self._mirror is not None:
+            yield from _account_metrics(self._mirror, self._parity)
+
+
+def _account_metrics(mirror: "AccountMirror", parity: ParityReporter | None) -> Iterator[Metric]:
+    view, ledger = mirror.look(), mirror.ledger
+    yield _gauge("account_in_step", "1 while every execution of the account is known", view.health == "in_step")
+    yield _gauge("account_differences_unexplained", "Positions that differ, unexplained", len(view.unexplained))
+    yield _counter("account_executions", "Executions recorded from the account", ledger.executions)
+    yield _counter("account_executions_voided", "Executions busted or corrected", ledger.voids)
+    yield _counter("account_adjustments", "Adjustments recorded from the account", ledger.adjustments)
+    yield _counter("account_faults", "Times that the account or the ledger could not be asked", mirror.faults)
+    yield _counter("trading_stream_reconnects", "Times the trading stream began anew", mirror.stream.link.reconnects)
+    report = None if parity is None else parity.last()
+    if report is not None:
+        yield _gauge("parity_unexplained", "Positions whose figures differ from the account's", len(report.unexplained))
+        yield _gauge("parity_unexplained_usd", "What of the differences nothing explains", report.unexplained_usd)
 
 
 def _pnl_metrics(pnl: RealtimePnl) -> Iterator[Metric]:

@@ -17,6 +17,7 @@ import structlog
 from apps.execution_gateway.account_view import AccountView
 from apps.execution_gateway.database import BookUnavailableError
 from apps.execution_gateway.price_book import PriceBook
+from libs.broker.parity import OurFigures
 from libs.market_data.freshness import (
     FeedWord,
     LiveFeed,
@@ -244,11 +245,36 @@ class PnlReporter:
         for price in cached.values():
             self._prices.offer(price, is_live=False)
 
+    def figures(self, book: Book) -> dict[str, OurFigures]:
+        """Return what a comparison with the account needs of each open position in `book`, at the marks of now."""
+        now = self._now()
+        session = self._hours.session_date(now)
+        holdings, day = book.alpaca_holdings(now), book.day(session)
+        closes = self._closes_of(book, session, now)
+        return {
+            one.position.symbol: OurFigures(
+                one.position,
+                holdings[one.position.symbol],
+                day[one.position.symbol],
+                one.mark.price,
+                one.previous_close,
+                one.overnight_value,
+            )
+            for one in self._inputs(book, closes, self.market(now), session, now)
+        }
+
     def _value(self, book: Book) -> RealtimePnl:
         now = self._now()
         market = self.market(now)
         session = self._hours.session_date(now)
         closes = self._closes_of(book, session, now)
+        report = value_positions(self._inputs(book, closes, market, session, now), closes.closed, self._rows)
+        account = None if self._account is None else self._account()
+        return RealtimePnl(report, self.mode, self.feed(now), market, now, uuid4().hex, account)
+
+    def _inputs(
+        self, book: Book, closes: DayCloses, market: MarketView, session: date, now: datetime
+    ) -> list[Valuable]:
         day = book.day(session)
         feed = live_feed(self._prices.feed, self._prices.heard_at, now)
         inputs = []
@@ -259,9 +285,7 @@ class PnlReporter:
             inputs.append(
                 Valuable(position, day[symbol], mark, known.previous_close, known.overnight_value, market.session)
             )
-        report = value_positions(inputs, closes.closed, self._rows)
-        account = None if self._account is None else self._account()
-        return RealtimePnl(report, self.mode, self.feed(now), market, now, uuid4().hex, account)
+        return inputs
 
     def _closes_of(self, book: Book, session: date, now: datetime) -> DayCloses:
         """Return what the closing prices say of the book; worked out anew when either or the date has changed."""

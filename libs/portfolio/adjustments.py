@@ -3,6 +3,7 @@
 An adjustment stands in the ledger beside the fills and is never changed; it can only be voided.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -23,10 +24,14 @@ class AdjustmentKind(StrEnum):
 
 
 class InvalidAdjustmentError(ValueError):
-    """The numbers or times cannot be such an adjustment. Trying again does not help. `field` names the culprit."""
+    """The numbers or times cannot be such an adjustment. Trying again does not help.
+
+    `field` names the culprit, `requirement` says what it must be.
+    """
 
     def __init__(self, field: str, requirement: str) -> None:
         self.field = field
+        self.requirement = requirement
         super().__init__(f"{field} must be {requirement}")
 
 
@@ -62,10 +67,8 @@ class Adjustment:
             value = getattr(self, name)
             if isinstance(value, Decimal) and not value.is_finite():
                 raise InvalidAdjustmentError(name, "a finite number")
-            if value is None and name in REQUIRED[self.kind]:
-                raise InvalidAdjustmentError(name, f"given for a {self.kind}")
-            if value is not None and name not in REQUIRED[self.kind] | _ALSO_ALLOWED.get(self.kind, frozenset()):
-                raise InvalidAdjustmentError(name, f"left out for a {self.kind}")
+        for fault in misplaced(self.kind, [name for name in FIELDS if getattr(self, name) is not None]):
+            raise fault
         self._check_ranges()
 
     def _check_ranges(self) -> None:
@@ -112,3 +115,16 @@ REQUIRED = {
 }
 """Which of them each kind must have; a split may also have an amount."""
 _ALSO_ALLOWED = {AdjustmentKind.SPLIT: frozenset({"amount"})}
+
+
+def misplaced(kind: AdjustmentKind, given: Collection[str]) -> list[InvalidAdjustmentError]:
+    """Return a fault for each of FIELDS that `kind` must have and is not among `given`, or must not have and is."""
+    faults = [
+        InvalidAdjustmentError(name, f"given for a {kind}") for name in FIELDS if name in REQUIRED[kind] - {*given}
+    ]
+    allowed = REQUIRED[kind] | _ALSO_ALLOWED.get(kind, frozenset())
+    return faults + [
+        InvalidAdjustmentError(name, f"left out for a {kind}")
+        for name in FIELDS
+        if name in given and name not in allowed
+    ]

@@ -7,16 +7,16 @@ Entry Price Calculation").
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.days import NEW_YORK
-from libs.portfolio.entries import Entry, after_split
+from libs.portfolio.entries import Entry, after_split, apply_entry
 from libs.portfolio.fills import EXACT, ZERO, Fill
-from libs.portfolio.positions import apply_fill, cost_of, flat
+from libs.portfolio.positions import cost_of, flat
 
 MORNING_SYNC: Final = timedelta(hours=2, minutes=30)
 """When the sync is over, in New York: it runs from 02:15 to 02:30 ("Daily Processes")."""
@@ -27,8 +27,21 @@ def sync_day(moment: datetime) -> date:
     return (moment.astimezone(NEW_YORK).replace(tzinfo=None) - MORNING_SYNC).date()
 
 
-def alpaca_costs(entries: Iterable[Entry], now: datetime) -> dict[str, Decimal]:
-    """Return the cost basis in USD per symbol as of `now`, signed like the position.
+@dataclass(frozen=True, slots=True)
+class AlpacaHolding:
+    """One symbol's shares as Alpaca counts them, signed. `cost` in USD, signed like the shares.
+
+    `overnight_left` are the shares of the last morning's sync that are held still (closing trades take the oldest),
+    `opened_cost` is the USD cost of those opened since: what the account's intraday profit is measured against.
+    """
+
+    cost: Decimal
+    overnight_left: Decimal
+    opened_cost: Decimal
+
+
+def alpaca_holdings(entries: Iterable[Entry], now: datetime) -> dict[str, AlpacaHolding]:
+    """Return per symbol what Alpaca holds and at which cost as of `now`.
 
     `entries` are those of symbols that belong together, in the order they apply.
     """
@@ -46,7 +59,7 @@ def alpaca_costs(entries: Iterable[Entry], now: datetime) -> dict[str, Decimal]:
             holding.adjust(entry)
     for holding in holdings.values():
         holding.sync_before(sync_day(now))
-    return {symbol: holding.cost for symbol, holding in holdings.items()}
+    return {symbol: holding.as_of_now() for symbol, holding in holdings.items()}
 
 
 @dataclass(slots=True)
@@ -59,27 +72,37 @@ class _Lot:
 
 @dataclass(slots=True)
 class _Holding:
-    """The lots of one symbol at the last sync, oldest first, and the trades since."""
+    """The lots of one symbol at the last sync, oldest first, and the trades and transfers since."""
 
     symbol: str
     lots: list[_Lot] = field(default_factory=list)
-    trades: list[Fill] = field(default_factory=list)
+    since: list[Entry] = field(default_factory=list)
     day: date = date.min
 
-    @property
-    def cost(self) -> Decimal:
-        """The cost now: of the lots as one position at its average, and of the trades since by that average."""
-        position = flat(self.symbol)
+    def as_of_now(self) -> AlpacaHolding:
+        """Return the shares and their cost: the lots count as one position, the trades since move it by its average."""
         qty, cost = _total(self.lots)
-        position = type(position)(self.symbol, qty, cost, ZERO, ZERO, None)
-        for fill in self.trades:
-            position = apply_fill(position, fill)
-        return position.cost_basis
+        positions = {self.symbol: replace(flat(self.symbol), qty=qty, cost_basis=cost)}
+        for entry in self.since:
+            apply_entry(positions, entry)
+        kept, opened = _after_trades(self.lots, self._trades)
+        return AlpacaHolding(positions[self.symbol].cost_basis, _total(self._moved(kept))[0], opened.cost)
+
+    @property
+    def _trades(self) -> list[Fill]:
+        return [entry for entry in self.since if isinstance(entry, Fill)]
+
+    def _moved(self, lots: list[_Lot]) -> list[_Lot]:
+        """Return the lots after the transfers since the last sync."""
+        for entry in self.since:
+            if isinstance(entry, Adjustment):
+                lots = _transferred(lots, entry.qty or ZERO, entry.amount or ZERO)
+        return lots
 
     def trade(self, fill: Fill) -> None:
         """Add a trade of this day or of a later one."""
         self.sync_before(sync_day(fill.filled_at))
-        self.trades.append(fill)
+        self.since.append(fill)
 
     def sync_before(self, day: date) -> None:
         """Do the sync that comes before `day`, if it has not been done."""
@@ -88,9 +111,9 @@ class _Holding:
             self.day = day
 
     def sync(self) -> None:
-        """Turn the trades since the last sync into lots."""
-        self.lots = _compressed(self.lots, self.trades)
-        self.trades = []
+        """Turn the trades and transfers since the last sync into lots."""
+        self.lots = self._moved(_compressed(self.lots, self._trades))
+        self.since = []
 
     def take_over(self, other: "_Holding") -> None:
         """Take all lots of `other`."""
@@ -104,8 +127,9 @@ class _Holding:
             self.sync()
             self._split(adjustment)
         elif adjustment.kind is AdjustmentKind.TRANSFER:
-            self.sync()
-            self._transfer(adjustment.qty or ZERO, adjustment.amount or ZERO)
+            # In the middle of a day it moves the day's average; it becomes a lot with the next sync.
+            self.sync_before(sync_day(adjustment.effective_at))
+            self.since.append(adjustment)
 
     def _split(self, split: Adjustment) -> None:
         whole, _ = _total(self.lots)
@@ -120,28 +144,33 @@ class _Holding:
             left = EXACT.subtract(left, part)
         self.lots = [lot for lot in reversed(lots) if lot.qty]
 
-    def _transfer(self, qty: Decimal, cost: Decimal) -> None:
-        held, before = _total(self.lots)
-        if not held or (held > ZERO) == (qty > ZERO):
-            if qty:
-                self.lots.append(_Lot(qty, cost))
-                return
-        else:
-            self.lots = _consumed(self.lots, qty.copy_negate())
-        left, after = _total(self.lots)
-        missing = EXACT.subtract(EXACT.add(held, qty), left)
-        if missing:
-            self.lots.append(_Lot(missing, ZERO))
-        if self.lots:
-            # What the transfer says of the cost stands: the newest lot takes the difference.
-            owed = EXACT.subtract(EXACT.add(before, cost), after)
-            self.lots[-1].cost = EXACT.add(self.lots[-1].cost, owed)
+
+def _transferred(lots: list[_Lot], qty: Decimal, cost: Decimal) -> list[_Lot]:
+    """Return the lots after shares and cost were moved in or out."""
+    held, before = _total(lots)
+    if qty and (not held or (held > ZERO) == (qty > ZERO)):
+        return [*lots, _Lot(qty, cost)]
+    left = _consumed(lots, qty.copy_negate()) if qty else list(lots)
+    missing = EXACT.subtract(EXACT.add(held, qty), _total(left)[0])
+    if missing:
+        left.append(_Lot(missing, ZERO))
+    if not left:
+        return left
+    # What the transfer says of the cost stands: the newest lot takes the difference.
+    owed = EXACT.subtract(EXACT.add(before, cost), _total(left)[1])
+    return [*left[:-1], _Lot(left[-1].qty, EXACT.add(left[-1].cost, owed))]
 
 
 def _compressed(lots: list[_Lot], trades: list[Fill]) -> list[_Lot]:
-    """Return the lots after a day's trades: what closes takes the oldest shares, what is left of the day is one lot."""
+    """Return the lots after a day's trades."""
+    kept, opened = _after_trades(lots, trades)
+    return [*kept, opened] if opened.qty else kept
+
+
+def _after_trades(lots: list[_Lot], trades: list[Fill]) -> tuple[list[_Lot], _Lot]:
+    """Return what a day's trades leave of the lots, oldest shares taken first, and the one lot they open."""
     if not trades:
-        return lots
+        return lots, _Lot(ZERO, ZERO)
     bought, sold = _side(trades, is_buying=True), _side(trades, is_buying=False)
     held, _ = _total(lots)
     opening, closing = (sold, bought) if held < ZERO else (bought, sold)
@@ -150,10 +179,9 @@ def _compressed(lots: list[_Lot], trades: list[Fill]) -> list[_Lot]:
     # Signed: what of the day's own two sides is left once they have met.
     rest = EXACT.add(opening.qty, EXACT.subtract(closing.qty, taken.copy_sign(closing.qty)))
     if not rest:
-        return kept
+        return kept, _Lot(ZERO, ZERO)
     side = opening if (rest > ZERO) == (opening.qty > ZERO) and opening.qty else closing
-    cost = cost_of(side.cost, side.qty, rest.copy_negate())
-    return [*kept, _Lot(rest, cost)]
+    return kept, _Lot(rest, cost_of(side.cost, side.qty, rest.copy_negate()))
 
 
 def _side(trades: list[Fill], *, is_buying: bool) -> _Lot:

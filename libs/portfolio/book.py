@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
-from libs.portfolio.alpaca_cost import alpaca_costs, sync_day
+from libs.portfolio.alpaca_cost import AlpacaHolding, alpaca_holdings, sync_day
 from libs.portfolio.days import DayActivity, day_between, day_start
 from libs.portfolio.entries import Arrival, Entry, Place, Positions, after_split, apply_entry
 from libs.portfolio.fills import EXACT, ZERO
@@ -81,7 +81,7 @@ class Book:
     steps: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
     families: Mapping[str, frozenset[str]] = field(default_factory=dict)
     _days: dict[date, Mapping[str, DayActivity]] = field(default_factory=dict, compare=False, repr=False)
-    _alpaca: dict[date, Mapping[str, Position]] = field(default_factory=dict, compare=False, repr=False)
+    _alpaca: dict[date, Mapping[str, AlpacaHolding]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def open_positions(self) -> tuple[Position, ...]:
@@ -107,19 +107,21 @@ class Book:
             self._days[session_date] = {symbol: self._day_of(symbol, start) for symbol in self.positions}
         return self._days[session_date]
 
-    def alpaca_positions(self, now: datetime) -> Mapping[str, Position]:
-        """Return the positions with cost and realized P&L by Alpaca's cost method as of `now`. Once per sync day."""
+    def alpaca_holdings(self, now: datetime) -> Mapping[str, AlpacaHolding]:
+        """Return per symbol the shares and the cost as Alpaca counts them as of `now`. Worked out once per sync day."""
         day = sync_day(now)
         if day not in self._alpaca:
             self._alpaca.clear()
-            costs: dict[str, Decimal] = {}
+            holdings: dict[str, AlpacaHolding] = {}
             for symbols in {self.families.get(symbol, frozenset({symbol})) for symbol in self.positions}:
-                entries = [arrival.entry for arrival in _entries_of(self.steps, symbols)]
-                costs |= alpaca_costs(entries, now)
-            self._alpaca[day] = {
-                symbol: _with_cost(position, costs.get(symbol, ZERO)) for symbol, position in self.positions.items()
-            }
+                holdings |= alpaca_holdings([one.entry for one in _entries_of(self.steps, symbols)], now)
+            self._alpaca[day] = holdings
         return self._alpaca[day]
+
+    def alpaca_positions(self, now: datetime) -> Mapping[str, Position]:
+        """Return the positions with cost and realized P&L by Alpaca's cost method as of `now`."""
+        holdings = self.alpaca_holdings(now)
+        return {symbol: _with_cost(position, holdings[symbol].cost) for symbol, position in self.positions.items()}
 
     def units(self, symbol: str, since: datetime, until: datetime | None = None) -> Units:
         """Return what a share of `symbol` as of `until` (None: now) was at `since`: splits and renames are undone."""

@@ -38,6 +38,11 @@ class DayActivity:
     realized: Decimal = ZERO
 
     @property
+    def net_cash(self) -> Decimal:
+        """What the day brought in cash: sales less purchases less fees plus income."""
+        return EXACT.subtract(EXACT.subtract(self.income, self.fees), self.net_cost)
+
+    @property
     def is_idle(self) -> bool:
         """Say whether nothing was held overnight and nothing happened."""
         return not (self.overnight or self.net_cost or self.fees or self.income or self.realized)
@@ -77,8 +82,7 @@ def day_gain(day: DayActivity, value: Decimal, overnight_value: Decimal) -> Deci
 
     Equal to overnight quantity * (price - previous close) + today's trades to the price - fees + dividends.
     """
-    gain = EXACT.subtract(EXACT.subtract(value, overnight_value), day.net_cost)
-    return EXACT.add(EXACT.subtract(gain, day.fees), day.income)
+    return EXACT.add(EXACT.subtract(value, overnight_value), day.net_cash)
 
 
 @lru_cache(maxsize=64)

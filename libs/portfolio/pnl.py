@@ -18,8 +18,8 @@ class PositionPnl(NamedTuple):
 
     USD, shares and percent; `price_age_seconds` in seconds. None is unknown: without a price everything that needs one,
     `day_pnl` also without the previous close, the quote's fields when the mark is a close. `previous_close` and
-    `overnight_qty` are in today's shares. `cost`, `overnight_value` and `day_cost` are exact: from them, `qty` and
-    `current_price` every figure can be worked out again.
+    `overnight_qty` are in today's shares. `cost`, `overnight_value` and `day_cash` (sales less purchases less fees plus
+    dividends) are exact: from them, `qty` and the prices every figure can be worked out again.
     """
 
     symbol: str
@@ -57,7 +57,7 @@ class PositionPnl(NamedTuple):
     overnight_qty: Decimal
     cost: Decimal
     overnight_value: Decimal | None
-    day_cost: Decimal
+    day_cash: Decimal
 
 
 @dataclass(frozen=True, slots=True)

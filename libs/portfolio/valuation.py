@@ -51,7 +51,7 @@ class _Booked(NamedTuple):
     income_today: Decimal
     overnight_qty: Decimal
     cost: Decimal
-    day_cost: Decimal
+    day_cash: Decimal
 
 
 def value_position(asked: Valuable) -> PositionPnl:
@@ -61,7 +61,9 @@ def value_position(asked: Valuable) -> PositionPnl:
 
 def _row(asked: Valuable, booked: _Booked) -> PositionPnl:
     position, day, mark, previous_close, overnight, session = asked
-    price = mark.price
+    # Computed from what is shown: whoever works it out again from the row finds the same.
+    price = rounded_price(mark.price)
+    extended_price = rounded_price(mark.extended_price)
     value = gain = gain_pct = day_pnl = extended_pnl = None
     if price is not None:
         value = EXACT.multiply(position.qty, price)
@@ -70,16 +72,16 @@ def _row(asked: Valuable, booked: _Booked) -> PositionPnl:
             gain_pct = EXACT.divide(EXACT.multiply(gain, _HUNDRED), position.cost_basis.copy_abs())
         if previous_close is not None and overnight is not None:
             day_pnl = day_gain(day, value, overnight)
-        if mark.extended_price is not None:
-            extended_pnl = EXACT.multiply(position.qty, EXACT.subtract(mark.extended_price, price))
-    exit_price = mark.ask if position.qty < ZERO else mark.bid
+        if extended_price is not None:
+            extended_pnl = EXACT.multiply(position.qty, EXACT.subtract(extended_price, price))
+    exit_price = rounded_price(mark.ask if position.qty < ZERO else mark.bid)
     exit_gain = None
     if exit_price is not None:
         exit_gain = EXACT.subtract(EXACT.multiply(position.qty, exit_price), position.cost_basis)
     return PositionPnl(
         position.symbol,
         _money(gain),
-        rounded_price(price),
+        price,
         mark.source,
         mark.last_updated,
         booked.qty,
@@ -101,9 +103,9 @@ def _row(asked: Valuable, booked: _Booked) -> PositionPnl:
         rounded_price(mark.last_trade),
         mark.feed,
         mark.received_at,
-        rounded_price(exit_price),
+        exit_price,
         _money(exit_gain),
-        rounded_price(mark.extended_price),
+        extended_price,
         _money(extended_pnl),
         booked.income,
         booked.realized_today,
@@ -112,7 +114,7 @@ def _row(asked: Valuable, booked: _Booked) -> PositionPnl:
         booked.overnight_qty,
         booked.cost,
         None if overnight is None else plain_number(overnight),
-        booked.day_cost,
+        booked.day_cash,
     )
 
 
@@ -129,7 +131,7 @@ def _booked(position: Position, day: DayActivity) -> _Booked:
         rounded_money(day.income),
         plain_number(day.overnight_qty),
         plain_number(position.cost_basis),
-        plain_number(day.net_cost),
+        plain_number(day.net_cash),
     )
 
 

@@ -14,7 +14,9 @@ from apps.execution_gateway.ledger import (
     MalformedCursorError,
     MirroredAccountError,
 )
+from apps.execution_gateway.parity_report import NoAccountError
 from apps.execution_gateway.pnl_feed import TooManyReadersError
+from libs.market_data.alpaca_rest import AlpacaRestError
 from libs.service.problems import Problem, standard_problem
 
 RETRY_AFTER: Final = {"Retry-After": "2"}
@@ -32,6 +34,8 @@ def install_error_handlers(app: FastAPI) -> None:
     _install(app, AdjustmentNotFoundError, not_found)
     _install(app, BookUnavailableError, book_unavailable)
     _install(app, MirroredAccountError, mirrored_account)
+    _install(app, NoAccountError, no_account)
+    _install(app, AlpacaRestError, account_unreachable)
     _install(app, TooManyReadersError, too_many_readers)
 
 
@@ -75,6 +79,18 @@ def book_unavailable(error: BookUnavailableError) -> Problem:
 def mirrored_account(error: MirroredAccountError) -> Problem:
     """Return a 409: the broker is the truth."""
     return standard_problem(409, str(error))
+
+
+def no_account(error: NoAccountError) -> Problem:
+    """Return a 409: there is nothing to compare with."""
+    return standard_problem(409, str(error))
+
+
+def account_unreachable(error: AlpacaRestError) -> Problem:
+    """Return a 503: the account cannot be asked now."""
+    problem = standard_problem(503, f"the Alpaca account cannot be asked: {error}")
+    problem.headers.update(RETRY_AFTER)
+    return problem
 
 
 def too_many_readers(_error: TooManyReadersError) -> Problem:

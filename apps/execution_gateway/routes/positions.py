@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from apps.execution_gateway.bodies import CostMethod, pnl_body, positions_body
 from apps.execution_gateway.input_fields import FieldFault, InvalidInputError, shown
+from apps.execution_gateway.parity_report import ParityReporter, parity_body
 from apps.execution_gateway.pnl_feed import PnlFeed, PnlReader
 from apps.execution_gateway.pnl_report import BookSource, PnlReporter
 from libs.portfolio.positions import Position
@@ -26,7 +27,12 @@ log = structlog.get_logger(__name__)
 
 
 def positions_routes(
-    source: BookSource, reporter: PnlReporter, feed: PnlFeed, seconds: Histogram, now: Callable[[], datetime]
+    source: BookSource,
+    reporter: PnlReporter,
+    feed: PnlFeed,
+    parity: ParityReporter,
+    seconds: Histogram,
+    now: Callable[[], datetime],
 ) -> APIRouter:
     """Return the routes. `seconds` observes how long each P&L took."""
     router = APIRouter(prefix="/api/v1/positions", tags=["positions"])
@@ -41,6 +47,11 @@ def positions_routes(
             theirs = await asyncio.to_thread(book.alpaca_positions, now())
             held = [theirs[position.symbol] for position in held]
         return Response(positions_body(held, method), media_type=JSON, headers=_FRESH)
+
+    @router.get("/parity")
+    async def positions_parity() -> Response:
+        """Return our figures beside the account's own, each difference with its causes."""
+        return Response(parity_body(await parity.report()), media_type=JSON, headers=_FRESH)
 
     @router.get("/pnl/realtime")
     async def realtime_pnl() -> Response:

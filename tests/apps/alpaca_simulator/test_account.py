@@ -99,6 +99,21 @@ class TestAmendments:
         with pytest.raises(AccountError, match="is busted"):
             book.correct(one.execution_id, D(1), None, MONDAY)
 
+    def test_an_order_takes_no_more_than_it_is_for(self):
+        book = account()
+        order = book.orders.place("AAPL", "buy", D(5), MONDAY)
+        book.execute(order, D(3), D(100), MONDAY)
+        with pytest.raises(AccountError, match="open for 2 only"):
+            book.execute(order, D(3), D(100), MONDAY)
+        book.orders.canceled(order.order_id, MONDAY)
+        for refused in (
+            lambda: book.execute(order, D(2), D(100), MONDAY),
+            lambda: book.orders.canceled(order.order_id, MONDAY),
+        ):
+            with pytest.raises(AccountError, match="order_id: the order is canceled"):
+                refused()
+        assert book.book(MONDAY).held("AAPL").qty == 3
+
     def test_nothing_before_a_split_is_touched(self):
         book = account()
         one = execute(book, "AAPL", 10, 100, MONDAY)

@@ -1,5 +1,6 @@
 """The trading stream: what is said, to whom, and in which frames."""
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -201,6 +202,22 @@ async def test_the_account_outlives_a_restart_and_its_listeners_do_not():
             await line.hear()
         await sim.start()
         assert [told["execution_id"] for told in (await broker.truth())["executions"]] == [one]
+
+
+@pytest.mark.parametrize("clean", [True, False])
+async def test_a_stop_leaves_nothing_behind(clean):
+    async with trading(faults=Faults(trading_heartbeat_s=60)) as (sim, broker), listening(sim) as line:
+        await broker.fill("AAPL", "buy", 1, 100, announce="late", delay_s=0.2)
+        await sim.stop(clean=clean)
+        with pytest.raises(ConnectionClosed) as ended:
+            await line.hear()
+        assert (ended.value.rcvd is not None) == clean
+        assert "trading-heartbeat" not in {task.get_name() for task in asyncio.all_tasks()}
+        await sim.start()
+        async with listening(sim) as again:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.4):
+                    await again.hear()
 
 
 async def test_from_python():

@@ -48,6 +48,26 @@ class TestPositions:
             (position,) = await broker.get("positions")
             assert (position["cost_basis"], position["avg_entry_price"]) == ("770", "12.833333333")
 
+    async def test_a_sync_changes_the_cost_and_no_value(self):
+        sync = datetime(2026, 11, 17, 7, 30, tzinfo=UTC)
+        clock = Clock()
+        early = HeldPosition("AAPL", D(100), D(10), MONDAY - 9 * DAY)
+        late = HeldPosition("AAPL", D(100), D(30), MONDAY - 8 * DAY)
+        async with trading(positions=(early, late), now=clock) as (sim, broker):
+            sim.emit("AAPL", 231.99, 232.01)
+            await broker.fill("AAPL", "sell", 150, 232)
+            seen = []
+            for clock.now in (sync - timedelta(seconds=1), sync):
+                seen.append((await broker.get("positions/AAPL"), await broker.get("account")))
+            (before, account_before), (after, account_after) = seen
+            assert (before["cost_basis"], after["cost_basis"]) == ("1000", "1500")
+            assert D(before["unrealized_pl"]) - D(after["unrealized_pl"]) == 500
+            assert account_before["equity"] == account_after["equity"]
+            assert account_before["last_equity"] != account_after["last_equity"]
+            # The new day counts from Monday's close; Monday's sale is no longer part of it.
+            intraday = D(account_after["equity"]) - D(account_after["last_equity"])
+            assert intraday == D(after["unrealized_intraday_pl"]) == 50 * (232 - D(after["lastday_price"]))
+
     async def test_shares_of_today_count_from_their_entry(self):
         async with trading(positions=held(("AAPL", 10, 100))) as (sim, broker):
             sim.emit("AAPL", 240.00, 240.02)
@@ -75,6 +95,14 @@ class TestPositions:
             (monday_evening,) = await broker.get("positions")
             assert D(monday_evening["lastday_price"]) == D(before_the_sync["lastday_price"]) == friday
             assert (await broker.get("account"))["balance_asof"] == "2026-11-13"
+
+    async def test_the_last_trade_is_the_current_price(self):
+        async with trading(positions=held(("AAPL", 10, 100))) as (sim, broker):
+            sim.emit("AAPL", 231, 233)
+            sim.trade("AAPL", 232.75)
+            assert (await broker.get("positions/AAPL"))["current_price"] == "232.75"
+            await broker.act("split", symbol="AAPL", new=5, old=1)
+            assert (await broker.get("positions/AAPL"))["current_price"] == "46.55"
 
     async def test_a_wrong_price_until_told_otherwise(self):
         async with trading(positions=held(("AAPL", 10, 100))) as (sim, broker):
@@ -148,6 +176,20 @@ class TestAccount:
                 assert after[name] == before[name]
             assert abs(D(after["lastday_price"]) / D(before["lastday_price"]) - 1) < D("0.03")
             await broker.get("positions/AAPL", expects=404)
+
+    async def test_a_restart_forgets_no_split_and_no_symbol_change(self):
+        async with trading(positions=held(("AAPL", 10, 100))) as (sim, broker):
+            await broker.act("split", symbol="AAPL", new=4, old=1)
+            await broker.act("symbol-change", symbol="AAPL", new_symbol="FRUT")
+            before = await broker.get("positions/FRUT")
+            await sim.stop()
+            await sim.start()
+            after = await broker.get("positions/FRUT")
+            assert {**after, "current_price": 0}.items() >= {
+                (name, before[name]) for name in ("qty", "cost_basis", "lastday_price")
+            }
+            assert D(after["current_price"]) == pytest.approx(D(58), rel=D("0.02"))
+            assert D(after["lastday_price"]) == pytest.approx(D(58), rel=D("0.03"))
 
 
 class TestActivities:
@@ -280,6 +322,17 @@ class TestOrders:
             assert await broker.get("orders") == []
             assert [one["filled_qty"] for one in await broker.get("orders", status="all")] == ["1"]
             assert (await broker.http.delete(f"/v2/orders/{order['id']}")).status_code == 422
+
+    @pytest.mark.parametrize(("qty", "side", "available"), [(5, "sell", "3"), (-5, "buy", "-3"), (5, "buy", "5")])
+    async def test_shares_that_an_order_is_to_close_are_not_available(self, qty, side, available):
+        async with trading(positions=held(("AAPL", qty, 100))) as (sim, broker):
+            sim.emit("AAPL", 99.98, 100.02)
+            limit = "1" if side == "buy" else "1000"
+            order = await self.place(broker, symbol="AAPL", side=side, qty="2", type="limit", limit_price=limit)
+            position = await broker.get("positions/AAPL")
+            assert (position["qty"], position["qty_available"]) == (str(qty), available)
+            await broker.http.delete(f"/v2/orders/{order['id']}")
+            assert (await broker.get("positions/AAPL"))["qty_available"] == str(qty)
 
     async def test_a_list_has_bounds_and_an_order(self):
         clock = Clock()

@@ -1,5 +1,6 @@
 """A bare client of the trading side: a WebSocket that says what it is told, and HTTP with a key."""
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 
@@ -24,7 +25,8 @@ class Line:
         await self.websocket.send(json.dumps(message))
 
     async def hear(self):
-        return json.loads(await self.websocket.recv())
+        async with asyncio.timeout(5):
+            return json.loads(await self.websocket.recv())
 
     async def ask(self, message):
         await self.say(message)

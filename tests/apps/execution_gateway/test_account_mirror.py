@@ -84,6 +84,10 @@ async def test_what_the_account_holds_is_known_with_its_history(tmp_path: Path, 
         assert (body["position_source"], body["account"]["in_step"]) == ("alpaca", True)
         health = await gateway.get("/health")
         assert (health["account"]["differences"], health["position_source"]) == ([], "alpaca")
+        metrics = (await gateway.client.get("/metrics")).text
+        assert "markstream_gateway_account_in_step 1.0" in metrics
+        assert "markstream_gateway_account_executions_total 2.0" in metrics
+        assert "markstream_gateway_parity_unexplained_usd 0.0" in metrics
 
 
 async def test_a_fill_comes_over_the_stream_at_once(tmp_path: Path, redis_url: str) -> None:

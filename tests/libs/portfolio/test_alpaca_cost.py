@@ -9,13 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.portfolio.adjustments import AdjustmentKind
-from libs.portfolio.alpaca_cost import alpaca_costs, sync_day
+from libs.portfolio.alpaca_cost import alpaca_holdings, sync_day
 from libs.portfolio.days import day_start
+from libs.portfolio.entries import Entry
 from libs.portfolio.fills import EXACT
 from tests.libs.portfolio.test_days import history
 from tests.support.portfolio import OPENING, adjustment, book_of, fill
 
 DAY = timedelta(days=1)
+
+
+def alpaca_costs(entries: list[Entry], now: datetime) -> dict[str, Decimal]:
+    return {symbol: holding.cost for symbol, holding in alpaca_holdings(entries, now).items()}
+
+
 WORKED_EXAMPLE = [
     fill(100, 10, fill_id="1"),
     fill(50, 12, fill_id="2", filled_at=OPENING + timedelta(hours=1)),
@@ -106,6 +113,16 @@ def test_what_a_transfer_says_of_the_cost_stands() -> None:
     assert alpaca_costs([fill(10, 100), transfer], OPENING + 2 * DAY)["AAPL"] == 200
     correction = adjustment(AdjustmentKind.TRANSFER, OPENING + DAY, qty=0, amount="0.01")
     assert alpaca_costs([fill(10, 100), correction], OPENING + 2 * DAY)["AAPL"] == Decimal("1000.01")
+
+
+def test_a_transfer_leaves_the_trades_of_its_day_in_place() -> None:
+    entries = [
+        *WORKED_EXAMPLE,
+        adjustment(AdjustmentKind.TRANSFER, OPENING + 2 * DAY + timedelta(hours=1), qty=0, amount="-0.05"),
+    ]
+    # Still the weighted average of the running day, less what was taken over; compressed only from the sync on.
+    assert alpaca_costs(entries, OPENING + 2 * DAY + timedelta(hours=2))["AAPL"] == Decimal("683.283333333333")
+    assert alpaca_costs(entries, OPENING + 3 * DAY)["AAPL"] == Decimal("769.95")
 
 
 @given(seed=st.integers(0, 2**32 - 1))

@@ -74,7 +74,7 @@ def test_the_sample_of_the_contract() -> None:
         "overnight_qty": Decimal(100),
         "cost": Decimal(15000),
         "overnight_value": Decimal(15080),
-        "day_cost": Decimal(0),
+        "day_cash": Decimal(0),
     }
     assert [str(number) for number in (row.unrealized_pnl, row.qty, row.avg_entry_price, row.realized_pnl)] == [
         "200.00",
@@ -216,7 +216,7 @@ def test_a_row_is_the_exact_figures_rounded_once(fills: list[Fill], price: Decim
             assert not (number.is_zero() and number.is_signed())
             assert int(number.as_tuple().exponent) <= 0
             # What is exact has as many decimals as it needs.
-            assert one in {"cost", "overnight_value", "day_cost"} or int(number.as_tuple().exponent) >= -9
+            assert one in {"cost", "overnight_value", "day_cash"} or int(number.as_tuple().exponent) >= -9
 
 
 @given(fills=fill_lists(), price=amounts, close=amounts)

@@ -1,0 +1,89 @@
+"""Shows our figures beside the account's own, and what every difference is made of: `python -m scripts.parity`.
+
+Exit codes: 0 every cent is explained, 1 some is not, 2 the comparison cannot be had.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from libs.service.settings import load_settings
+from scripts.local_services import LocalServicesSettings, ask, client
+
+_WORTH_NAMING = Decimal("0.005")
+_LINE = "{:<22} {:>14} {:>13} {:>13} {:>13} {:>13}  {}"
+
+
+def lines_of(report: Mapping[str, Any]) -> list[str]:
+    """Return the table of a parity body as lines of text; differences are ours - the account's."""
+    lines = [_LINE.format("symbol", "qty", "unrealized", "difference", "day", "difference", "because")]
+    for row in report["positions"]:
+        ours, theirs = row["ours"] or {}, row["account"] or {}
+        lines.append(
+            _LINE.format(
+                row["symbol"],
+                _text(ours.get("qty", theirs.get("qty"))),
+                _text(ours.get("unrealized_pnl")),
+                _text(row["unrealized"]["difference"]),
+                _text(ours.get("day_pnl")),
+                _text(row["day"]["difference"]),
+                _causes(row),
+            )
+        )
+    if report["unreadable"]:
+        lines.append(f"not readable in the account's answer: {', '.join(map(str, report['unreadable']))}")
+    unexplained = report["unexplained"]
+    if unexplained:
+        lines.append(f"unexplained: {_text(report['unexplained_usd'])} USD in {', '.join(unexplained)}")
+    else:
+        lines.append(f"every cent is explained; the account was asked at {report['account_at']}")
+    return lines
+
+
+def _causes(row: Mapping[str, Any]) -> str:
+    """Name what makes the differences, the largest first."""
+    amounts: dict[str, Decimal] = {}
+    for figure in ("unrealized", "day"):
+        for cause, amount in row[figure]["parts"].items():
+            amounts[cause] = max(amounts.get(cause, Decimal(0)), abs(Decimal(amount)))
+    named = [
+        cause for cause, amount in sorted(amounts.items(), key=_amount, reverse=True) if amount >= Decimal("0.005")
+    ]
+    return ", ".join(named) or "same"
+
+
+def _amount(item: tuple[str, Decimal]) -> Decimal:
+    return item[1]
+
+
+def _text(value: object) -> str:
+    return "unknown" if value is None else str(value)
+
+
+async def _run(settings: LocalServicesSettings, *, as_json: bool) -> int:
+    async with client() as http:
+        answer = await ask(http, f"{settings.gateway_url}/api/v1/positions/parity", settings.token)
+    if answer.error is not None or answer.body is None:
+        print(f"parity cannot be had: {answer.url} {answer.error}", file=sys.stderr)
+        return 2
+    if as_json:
+        print(json.dumps(answer.body, default=str))
+    else:
+        print("\n".join(lines_of(answer.body)))
+    return 1 if answer.body["unexplained"] else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.parity", description="Compare with the account's figures.")
+    parser.add_argument("--json", action="store_true", help="the whole report, for machines")
+    given = parser.parse_args(arguments)
+    return asyncio.run(_run(load_settings(LocalServicesSettings), as_json=given.json))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
