@@ -14,7 +14,8 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-faults test-deep soak bench lint types imports check status \
-	start-market-data start-execution-gateway start-simulator fetch-bars import-fills export-fills lock clean
+	start-market-data start-execution-gateway start-simulator fetch-bars import-fills export-fills adjust parity \
+	lock clean
 
 help: ## List these targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 26
@@ -38,7 +39,7 @@ start-execution-gateway: $(RUNTIME) ## Start the execution gateway (port 8002) o
 start-simulator: $(LAPTOP) ## Start the Alpaca simulator (port 8765)
 	@exec $(RUN) apps.alpaca_simulator.main $(ARGS)
 
-fetch-bars: $(RUNTIME) ## Fetch the daily bars that closing prices come from
+fetch-bars: $(RUNTIME) ## Fetch the daily bars that closing prices come from (ARGS="--verify 10" compares)
 	@$(RUN) scripts.fetch_daily_bars $(ARGS)
 
 import-fills: $(RUNTIME) ## Import fills from a CSV file, all or none (ARGS="fills.csv --dry-run" only checks)
@@ -46,6 +47,12 @@ import-fills: $(RUNTIME) ## Import fills from a CSV file, all or none (ARGS="fil
 
 export-fills: $(RUNTIME) ## Write the fills as CSV that can be imported again (ARGS="fills.csv")
 	@$(RUN) scripts.export_fills $(ARGS)
+
+adjust: $(RUNTIME) ## Record a split, rename, dividend, fee or transfer (ARGS="split NVDA 10 1 --date 2024-06-10")
+	@$(RUN) scripts.adjust $(ARGS)
+
+parity: $(RUNTIME) ## Set our figures beside the Alpaca account's own, and say what every difference is made of
+	@$(RUN) scripts.parity $(ARGS)
 
 test: $(TEST) ## Run the fast tests, with coverage
 	@echo "Testing against real parts: Redis, sockets, browserless HTTP, files (about 2 minutes)"

@@ -147,10 +147,30 @@ def _notes(body: Body) -> list[str]:
         since = feed.get("since")
         link = "connected" if feed.get("connected") else "NOT connected"
         notes.append(f"Feed {link} ({feed.get('state')}{f' since {people_time(since)}' if since else ''})")
+    account = body.get("account")
+    if isinstance(account, Mapping):
+        notes.append(_account_note(account))
+    if body.get("session") in _SESSIONS:
+        notes.append(f"The market is closed; {_SESSIONS[str(body.get('session'))]}.")
     notes.append(
         f"As of {people_time(body.get('calculated_at'))}. Fees {_money(body.get('total_fees'))}, not deducted."
     )
     return notes
+
+
+_SESSIONS: Final = {"pre": "pre-market quotes mark while they are fresh", "post": "after-hours quotes mark while fresh"}
+
+
+def _account_note(account: Body) -> str:
+    """Say how well the mirrored account is known."""
+    confirmed_at = account.get("confirmed_at")
+    when = f", confirmed {people_time(confirmed_at)}" if confirmed_at else ""
+    if account.get("in_step"):
+        note = f"Positions mirror the Alpaca account{when}"
+    else:
+        note = f"The Alpaca account is {str(account.get('state')).replace('_', ' ')}: executions may be missing{when}"
+    unexplained = account.get("unexplained")
+    return f"{note}; {unexplained} positions differ unexplained: make parity" if unexplained else note
 
 
 def _figure(field: str, value: object) -> Text:

@@ -102,7 +102,7 @@ class Ledger:
     def __init__(self, engine: AsyncEngine, account: str = DEFAULT_ACCOUNT, now: Callable[[], datetime] = _now) -> None:
         self._access = LedgerAccess(engine)
         self.mirror_state = MirrorStateStore(self._access, account)
-        self._account = account
+        self.account = account
         self._now = now
         self._book = Book()
         self.adjustments = AdjustmentLedger(self._access, account, now)
@@ -160,7 +160,7 @@ class Ledger:
 
         Raises FillNotFoundError.
         """
-        row = {"account": self._account, "fill_id": fill_id, "reason": reason, "voided_at": self._now()}
+        row = {"account": self.account, "fill_id": fill_id, "reason": reason, "voided_at": self._now()}
         try:
             async with self._access.writing() as connection:
                 await connection.execute(FILL_VOIDS.insert().values(row))
@@ -233,7 +233,7 @@ class Ledger:
     async def _recorded_among(self, connection: AsyncConnection, fills: Sequence[Fill]) -> dict[str, Fill]:
         """Return what is recorded under the ids of `fills`, voided ones included."""
         ids = list({fill.fill_id for fill in fills})
-        query = select(FILLS).where(FILLS.c.account == self._account)
+        query = select(FILLS).where(FILLS.c.account == self.account)
         found: dict[str, Fill] = {}
         for start in range(0, len(ids), ROWS_AT_ONCE):
             rows = await connection.execute(query.where(FILLS.c.fill_id.in_(ids[start : start + ROWS_AT_ONCE])))
@@ -242,7 +242,7 @@ class Ledger:
 
     def _row(self, fill: Fill) -> dict[str, Any]:
         return {
-            "account": self._account,
+            "account": self.account,
             "fill_id": fill.fill_id,
             "symbol": fill.symbol,
             "side": fill.side.value,
@@ -255,14 +255,14 @@ class Ledger:
 
     async def _revision(self, connection: AsyncConnection) -> Revision:
         newest = [
-            select(table.c.seq).where(table.c.account == self._account).order_by(table.c.seq.desc()).limit(1)
+            select(table.c.seq).where(table.c.account == self.account).order_by(table.c.seq.desc()).limit(1)
             for table in (FILLS, FILL_VOIDS, ADJUSTMENTS, ADJUSTMENT_VOIDS)
         ]
         row = (await connection.execute(select(*(query.scalar_subquery() for query in newest)))).one()
         return Revision(*(seq or 0 for seq in row))
 
     async def _fills_after(self, seq: int) -> list[Arrival]:
-        query = select(FILLS).where(FILLS.c.account == self._account).order_by(FILLS.c.seq).limit(LOAD_ROWS)
+        query = select(FILLS).where(FILLS.c.account == self.account).order_by(FILLS.c.seq).limit(LOAD_ROWS)
         arrivals: list[Arrival] = []
         while True:
             async with self._access.reading() as connection:
@@ -274,7 +274,7 @@ class Ledger:
 
     async def _voids_after(self, seq: int) -> list[Voiding]:
         columns = select(FILL_VOIDS.c.seq, FILL_VOIDS.c.fill_id, FILLS.c.symbol)
-        query = columns.join_from(FILL_VOIDS, FILLS, _IS_VOID_OF).where(FILL_VOIDS.c.account == self._account)
+        query = columns.join_from(FILL_VOIDS, FILLS, _IS_VOID_OF).where(FILL_VOIDS.c.account == self.account)
         query = query.order_by(FILL_VOIDS.c.seq).limit(LOAD_ROWS)
         voids: list[Voiding] = []
         while True:
@@ -287,7 +287,7 @@ class Ledger:
 
     def _recorded_fills(self) -> Select[Any]:
         columns = select(FILLS, FILL_VOIDS.c.voided_at, FILL_VOIDS.c.reason)
-        return columns.outerjoin_from(FILLS, FILL_VOIDS, _IS_VOID_OF).where(FILLS.c.account == self._account)
+        return columns.outerjoin_from(FILLS, FILL_VOIDS, _IS_VOID_OF).where(FILLS.c.account == self.account)
 
 
 _IS_VOID_OF: Final = and_(FILL_VOIDS.c.account == FILLS.c.account, FILL_VOIDS.c.fill_id == FILLS.c.fill_id)

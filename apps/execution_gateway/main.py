@@ -23,10 +23,13 @@ from apps.execution_gateway.database import (
     migrate,
 )
 from apps.execution_gateway.health_report import GatewayState
+from apps.execution_gateway.history_sampler import HistorySampler
+from apps.execution_gateway.history_store import HistoryStore
 from apps.execution_gateway.ledger import DEFAULT_ACCOUNT, Ledger
 from apps.execution_gateway.meters import GatewayMeters, pnl_seconds
 from apps.execution_gateway.parity_report import ParityReporter
 from apps.execution_gateway.pnl_feed import PnlFeed
+from apps.execution_gateway.pnl_history import Sampling
 from apps.execution_gateway.pnl_report import BookSource, PnlReporter, PnlRules
 from apps.execution_gateway.price_book import PriceBook
 from apps.execution_gateway.price_subscriber import PriceSubscriber
@@ -34,6 +37,7 @@ from apps.execution_gateway.routes.adjustments import adjustments_routes
 from apps.execution_gateway.routes.errors import install_error_handlers
 from apps.execution_gateway.routes.fills import fills_routes
 from apps.execution_gateway.routes.health import health_routes
+from apps.execution_gateway.routes.history import history_routes
 from apps.execution_gateway.routes.metrics import metrics_routes
 from apps.execution_gateway.routes.positions import positions_routes
 from apps.execution_gateway.settings import ALPACA, GatewaySettings
@@ -84,6 +88,8 @@ class Gateway:
     """The mirror of the account; None when the ledger is one's own."""
 
     parity: ParityReporter
+    history: HistoryStore
+    sampler: HistorySampler
 
     @property
     def book_source(self) -> BookSource:
@@ -152,6 +158,7 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
     look = None if mirror is None else mirror.look
     reporter = PnlReporter(mirror or ledger, prices, cache, lambda: bars.prices, hours, rules, now, look)
     feed = PnlFeed(reporter)
+    history = HistoryStore(engine, Sampling(round(settings.pnl_history_seconds * 1000)), ledger.account)
     announcer = PositionAnnouncer(EventPublisher(redis), now)
 
     async def announce_again() -> None:
@@ -184,6 +191,8 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
         positions_changed=positions_changed,
         mirror=mirror,
         parity=ParityReporter(mirror, reporter.figures, now),
+        history=history,
+        sampler=HistorySampler(reporter, history, settings.pnl_history_days, now),
     )
 
 
@@ -223,6 +232,7 @@ async def running(gateway: Gateway) -> AsyncIterator[None]:
     supervisor.spawn("position_announcer", gateway.announcer.run)
     supervisor.spawn("price_subscriber", gateway.subscriber.run)
     supervisor.spawn("pnl_feed", gateway.feed.run)
+    supervisor.spawn("pnl_history", gateway.sampler.run)
     if gateway.mirror is not None:
         supervisor.spawn("account_mirror", gateway.mirror.run)
         supervisor.spawn("trading_stream", gateway.mirror.stream.run)
@@ -232,6 +242,7 @@ async def running(gateway: Gateway) -> AsyncIterator[None]:
     finally:
         gateway.feed.close()
         await supervisor.stop()
+        await gateway.sampler.finish()
         if gateway.mirror is not None:
             await gateway.mirror.aclose()
         await gateway.redis.aclose()
@@ -281,6 +292,7 @@ def create_app(
     app.include_router(
         positions_routes(gateway.book_source, gateway.reporter, gateway.feed, gateway.parity, seconds, now)
     )
+    app.include_router(history_routes(gateway.history, now))
     app.include_router(health_routes(gateway.look, VERSION))
     app.include_router(metrics_routes(gateway.registry, meters, gateway.reporter))
     app.add_middleware(BodyLimits)

@@ -25,6 +25,8 @@ from libs.portfolio.fills import EXACT, ZERO, Fill
 
 log = structlog.get_logger(__name__)
 
+_LONGEST_ID: Final = 128
+_LONGEST_SYMBOL: Final = 32
 _OPTION: Final = re.compile(r"[A-Z]{1,6}[0-9]{6}[CP][0-9]{8}")
 _OPTION_MULTIPLIER: Final = Decimal(100)
 """An option's price is quoted per share, and a contract is for a hundred (OCC)."""
@@ -52,8 +54,13 @@ class MirroredLedger:
         fills: list[Fill] = []
         for command in commands:
             match command:
-                case RecordExecution(execution=execution):
+                case RecordExecution(execution=execution) if _fits(execution):
                     fills.append(_fill(execution))
+                case RecordExecution(execution=execution):
+                    # It shows as a difference of the account, and the rest goes on.
+                    log.error(
+                        "execution_does_not_fit", fill_id=execution.execution_id[:200], symbol=execution.symbol[:99]
+                    )
                 case VoidExecution(execution_id=execution_id, reason=reason):
                     changed |= await self._record(fills)
                     fills = []
@@ -156,6 +163,11 @@ def numbered(adjustments: Iterable[Adjustment], book: Book) -> list[Adjustment]:
         )
         for one in adjustments
     ]  # fmt: skip
+
+
+def _fits(execution: Execution) -> bool:
+    """Say whether the ledger's columns have room for the names."""
+    return len(execution.execution_id) <= _LONGEST_ID and len(execution.symbol) <= _LONGEST_SYMBOL
 
 
 def _fill(execution: Execution) -> Fill:

@@ -138,3 +138,23 @@ def test_prices_have_two_to_four_places(price: str, shown: str) -> None:
 def test_a_loss_that_rounds_to_nothing_has_no_sign() -> None:
     row = {"symbol": "A", "unrealized_pnl": Decimal("-0.001")}
     assert "unrealized=0.00 " in plain_lines({"positions": [row]})[1]
+
+
+@pytest.mark.parametrize(
+    ("account", "said"),
+    [
+        ({"state": "in_step", "in_step": True, "confirmed_at": None, "unexplained": 0}, "mirror the Alpaca account"),
+        (
+            {"state": "catching_up", "in_step": False, "confirmed_at": "2025-10-20T14:30:15+00:00", "unexplained": 0},
+            "The Alpaca account is catching up: executions may be missing, confirmed Mon 10:30:15 New York",
+        ),
+        (
+            {"state": "in_step", "in_step": True, "confirmed_at": None, "unexplained": 2},
+            "2 positions differ unexplained",
+        ),
+    ],
+)
+def test_how_well_the_account_is_known_is_said(account: dict[str, object], said: str) -> None:
+    body = {**read_body(BODY), "account": account, "session": "pre"}
+    assert said in drawn(body).replace("\n", " ")
+    assert any("pre-market" in line for line in plain_lines(body))

@@ -1,0 +1,120 @@
+"""The P&L history over HTTP: the series as it was sampled, thinned to a step, with its gaps."""
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from apps.execution_gateway.bodies import encode, iso
+from apps.execution_gateway.history_input import HistoryQuery, parse_history_query
+from apps.execution_gateway.history_store import HistorySeries, HistoryStore
+from apps.execution_gateway.pnl_history import Gap, HistoryPoint
+from libs.market_data.prices import Mode
+from libs.portfolio.rounding import plain_number
+
+JSON: Final = "application/json"
+_FRESH: Final = {"Cache-Control": "no-store"}
+
+_TIME: Final = {"type": "string", "format": "date-time"}
+_PARAMETERS: Final = [
+    {"name": "from", "in": "query", "schema": _TIME, "description": "default: 24 hours before `to`"},
+    {"name": "to", "in": "query", "schema": _TIME, "description": "default: now"},
+    {
+        "name": "step",
+        "in": "query",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "description": "seconds between points, of each step the last sample; default: at most 2,000 points",
+    },
+    {
+        "name": "mode",
+        "in": "query",
+        "schema": {"enum": [mode.value for mode in Mode]},
+        "description": "whose money; default: that of the newest point",
+    },
+]
+
+
+class PointBody(msgspec.Struct, frozen=True):
+    """One point of the series, USD; null is unknown. It stood from `at` until `until`."""
+
+    at: str | None
+    until: str | None
+    total_unrealized: Decimal | None
+    total_realized: Decimal
+    total_fees: Decimal
+    total_day_pnl: Decimal | None
+    total_market_value: Decimal | None
+    complete: bool
+    unpriced: int
+    stale: int
+
+
+class GapBody(msgspec.Struct, frozen=True):
+    """A span in which nobody looked."""
+
+    since: str | None = msgspec.field(name="from")
+    until: str | None = msgspec.field(name="to")
+
+
+class HistoryBody(msgspec.Struct, frozen=True):
+    """A part of the series, and how it was asked for once every default is filled in."""
+
+    points: list[PointBody]
+    gaps: list[GapBody]
+    step_seconds: Decimal
+    mode: Mode | None
+    since: str | None = msgspec.field(name="from")
+    until: str | None = msgspec.field(name="to")
+
+
+def history_routes(store: HistoryStore, now: Callable[[], datetime]) -> APIRouter:
+    """Return the route `GET /api/v1/pnl/history`."""
+    router = APIRouter(prefix="/api/v1/pnl", tags=["history"])
+
+    # The parameters are parsed by hand: one misspelt must be refused, not ignored.
+    @router.get("/history", openapi_extra={"parameters": _PARAMETERS})
+    async def pnl_history(request: Request) -> Response:
+        """Return the P&L series of one mode: its points, oldest first, and the gaps in which nobody looked."""
+        asked_at = now()
+        query = parse_history_query(request.query_params.multi_items(), asked_at, store.sampling)
+        series = await store.series(query, asked_at)
+        return Response(history_body(query, series), media_type=JSON, headers=_FRESH)
+
+    return router
+
+
+def history_body(query: HistoryQuery, series: HistorySeries) -> bytes:
+    """Return the answer to `query`."""
+    return encode(
+        HistoryBody(
+            points=[_point_body(point) for point in series.points],
+            gaps=[_gap_body(gap) for gap in series.gaps],
+            step_seconds=plain_number(Decimal(query.step_ms) / 1000),
+            mode=series.mode,
+            since=iso(query.since),
+            until=iso(query.until),
+        )
+    )
+
+
+def _point_body(point: HistoryPoint) -> PointBody:
+    figures = point.figures
+    return PointBody(
+        iso(point.at),
+        iso(point.until),
+        figures.unrealized,
+        figures.realized,
+        figures.fees,
+        figures.day_pnl,
+        figures.market_value,
+        figures.complete,
+        figures.unpriced,
+        figures.stale,
+    )
+
+
+def _gap_body(gap: Gap) -> GapBody:
+    return GapBody(iso(gap.since), iso(gap.until))
