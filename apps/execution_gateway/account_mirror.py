@@ -32,6 +32,8 @@ MOST_WAITING: Final = 10_000
 """Events that wait while the database is away; more than that, and a catch-up by REST tells what they would have."""
 REFUSED_PAUSE_S: Final = 60.0
 _RETRY_S: Final = 1.0
+_PATIENCE: Final = timedelta(minutes=3)
+"""How long a difference must stand before the broker is taken at its word: activities may lag behind positions."""
 _READ_HELD_FOR: Final = timedelta(seconds=1)
 _LONGEST_PAUSE_S: Final = 2.0
 _ACTIVE_ROUND: Final = timedelta(seconds=60)
@@ -71,7 +73,7 @@ class AccountMirror:
         self._turn = asyncio.Lock()
         self._reading_turn = asyncio.Lock()
         self._mirror: Mirror | None = None
-        self._reconciler = Reconciler()
+        self._reconciler = Reconciler(patience=min(_PATIENCE, 2 * round_every))
         self._state: MirrorState | None = None
         self._is_confirmed = False
         self._trouble: MirrorHealth | None = None
@@ -169,10 +171,10 @@ class AccountMirror:
                 if not await self._is_ours(self.summary.account_number):
                     return None
                 state = self._state
-                seeds = await self.ledger.executions_since(self._now() - REMEMBERED)
+                now, cursor = self._now(), None if state is None else state.caught_up_to
+                seeds = await self.ledger.executions_since(min(now, cursor or now) - REMEMBERED)
                 self._trouble = None
-                cursor = None if state is None else state.caught_up_to
-                return Mirror(self._now(), seeds=seeds, cursor=cursor, round_every=self._round_every)
+                return Mirror(now, seeds=seeds, cursor=cursor, round_every=self._round_every)
             except AlpacaRestError as error:
                 await self._rest_after(error)
             except DatabaseUnavailableError as error:
@@ -209,9 +211,9 @@ class AccountMirror:
             self._has_mail.clear()
             async with self._turn:
                 while self._inbox:
-                    event, at = self._inbox[0]
+                    # Taken out first: while the database is away, the box may overflow at this very end.
+                    event, at = self._inbox.popleft()
                     await self._carry_out(mirror.receive(event, at))
-                    self._inbox.popleft()
                 if self.overflows > seen_overflows:
                     seen_overflows = self.overflows
                     mirror.want_catch_up(deep=True)
@@ -264,6 +266,8 @@ class AccountMirror:
             now = self._now()
             outcome = self._reconciler.take(our_positions(book, now), answer, self._circumstances(mirror, book, now))
             await self._carry_out(list(outcome.voids))
+            for void in outcome.voids:
+                mirror.voided(void.execution_id)
             adjustments = numbered(outcome.adjustments, book)
             self._tell(await self._persist(lambda: self.ledger.record_adjustments(adjustments)))
             self._note(outcome, mirror)
