@@ -62,6 +62,22 @@ def demo_fills(now: datetime) -> list[dict[str, Any]]:
     ]
 
 
+def demo_positions(now: datetime) -> list[dict[str, str]]:
+    """Return what the demo's fills add up to, as the simulator takes an account's positions: at their average cost."""
+    held: dict[str, list[dict[str, Any]]] = {}
+    for fill in demo_fills(now):
+        held.setdefault(fill["symbol"], []).append(fill)
+    found = []
+    for symbol, fills in held.items():
+        signed = [Decimal(one["qty"]) * (1 if one["side"] == "buy" else -1) for one in fills]
+        qty = sum(signed, Decimal(0))
+        opened = [one for one, moved in zip(fills, signed, strict=True) if (moved > 0) == (qty > 0)]
+        shares = sum((Decimal(one["qty"]) for one in opened), Decimal(0))
+        cost = sum((Decimal(one["qty"]) * Decimal(one["price"]) for one in opened), Decimal(0))
+        found.append({"symbol": symbol, "qty": str(qty), "avg_entry_price": str((cost / shares).quantize(_CENT))})
+    return found
+
+
 def replay_fills(first_prices: Mapping[str, float], now: datetime) -> list[dict[str, Any]]:
     """Return one long position of 100 shares in each of a recording's first dozen symbols, at its first price."""
     return [

@@ -5,7 +5,7 @@ Exit codes: 0 every cent is explained, 1 some is not, 2 the comparison cannot be
 
 import argparse
 import asyncio
-import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -70,10 +70,12 @@ async def _run(settings: LocalServicesSettings, *, as_json: bool) -> int:
     if answer.error is not None or answer.body is None:
         print(f"parity cannot be had: {answer.url} {answer.error}", file=sys.stderr)
         return 2
-    if as_json:
-        print(json.dumps(answer.body, default=str))
-    else:
-        print("\n".join(lines_of(answer.body)))
+    try:
+        print(answer.text if as_json else "\n".join(lines_of(answer.body)))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `… | head` has seen enough: not a fault, and no reason for a second one when Python flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1 if answer.body["unexplained"] else 0
 
 

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
+import json
 import signal
 import socket
 import sys
@@ -16,9 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import httpx2
+from pydantic import Field
 
 from libs.redis_client.embedded import EmbeddedRedis, RedisServerError
 from libs.service.settings import AlpacaSettings, Port, RedisSettings, load_settings
@@ -28,6 +30,7 @@ from scripts.demo_account import (
     SILENT_SYMBOLS,
     DemoError,
     demo_fills,
+    demo_positions,
     post_fills,
     replay_fills,
 )
@@ -48,6 +51,7 @@ class RunSettings(AlpacaSettings, RedisSettings, LocalServicesSettings):
     """What `make run` itself reads from the environment; the parts read the rest."""
 
     simulator_port: Port = 8765
+    position_source: Literal["ledger", "alpaca"] = Field("ledger", description="ledger or alpaca")
 
     @property
     def gateway_url(self) -> str:
@@ -84,11 +88,29 @@ def make_plan(settings: RunSettings, arguments: argparse.Namespace, now: datetim
     """Decide from keys and arguments what runs. Raises StartError for a recording that cannot be read."""
     if arguments.replay is not None:
         return _replay_plan(settings, arguments, now)
+    if arguments.mirror and settings.has_own_source:
+        raise StartError("--mirror invents an account; with keys of your own set POSITION_SOURCE=alpaca instead")
+    if arguments.mirror:
+        return _mirror_plan(settings, now)
     if settings.has_own_source:
         # The services read the person's own settings, ledger included, by themselves.
         return Plan(settings.mode.value, _OWN, None, (), {})
     simulator = ("--silent", ",".join(SILENT_SYMBOLS), "--one-sided", ",".join(ONE_SIDED_SYMBOLS))
     return Plan("simulated", _DEMO, simulator, tuple(demo_fills(now)), _demo_environment(settings, _DEMO))
+
+
+def _mirror_plan(settings: RunSettings, now: datetime) -> Plan:
+    """Invent an account at the simulator, which trades now and then, and mirror it."""
+    folder = _DEMO / "mirror"
+    folder.mkdir(parents=True, exist_ok=True)
+    # The simulated account begins anew with every start: what was mirrored of the one before is of another account.
+    for old in folder.glob("ledger.db*"):
+        old.unlink()
+    positions = folder / "positions.json"
+    positions.write_bytes(json.dumps(demo_positions(now)).encode())
+    simulator = ("--positions", str(positions), "--trading-autofill", "12")
+    environment = _demo_environment(settings, folder) | {"POSITION_SOURCE": "alpaca"}
+    return Plan("simulated", folder, simulator, (), environment)
 
 
 def _replay_plan(settings: RunSettings, arguments: argparse.Namespace, now: datetime) -> Plan:
@@ -261,7 +283,7 @@ async def run(settings: RunSettings, plan: Plan) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with client() as http:
-        screen = Screen(settings, http, plan.mode, _addresses(settings, plan), _empty_book_hint(settings))
+        screen = Screen(settings, http, plan.mode, _addresses(settings, plan), _empty_book_hint(settings, plan))
         stack = LocalStack(settings, plan, screen, http)
         code = 0
         try:
@@ -299,7 +321,9 @@ def _addresses(settings: RunSettings, plan: Plan) -> list[str]:
     ]
 
 
-def _empty_book_hint(settings: RunSettings) -> list[str]:
+def _empty_book_hint(settings: RunSettings, plan: Plan) -> list[str]:
+    if plan.environment.get("POSITION_SOURCE", settings.position_source) == "alpaca":
+        return ["The Alpaca account holds nothing."]
     fill = (
         '{"fill_id":"my-1","symbol":"AAPL","side":"buy","qty":"10","price":"232.10",'
         f'"filled_at":"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}}'
@@ -324,6 +348,11 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--speed", type=_speed, default="1", help="speed of the replay: a factor, or max")
     parser.add_argument("--loop", action="store_true", help="begin the replay again at its end")
     parser.add_argument("--keep-timestamps", action="store_true", help="replay with the recorded times")
+    parser.add_argument(
+        "--mirror",
+        action="store_true",
+        help="mirror a made-up account that trades now and then (POSITION_SOURCE=alpaca)",
+    )
     return parser.parse_args(arguments)
 
 

@@ -49,7 +49,7 @@ async def test_every_cent_and_what_is_unexplained(tmp_path: Path, redis_url: str
             code, out, _ = await run(tmp_path, gateway.base_url)
             assert (code, "unexplained: 70.00 USD in TSLA" in out) == (1, True)
             code, out, _ = await run(tmp_path, gateway.base_url, "--json")
-            assert (code, '"unexplained": ["TSLA"]' in out) == (1, True)
+            assert (code, '"unexplained":["TSLA"]' in out) == (1, True)
 
 
 async def test_without_an_account_there_is_nothing_to_compare(tmp_path: Path, redis_url: str) -> None:

@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -81,3 +82,21 @@ def test_a_wrong_argument_ends_with_2_and_the_usage(arguments: list[str]) -> Non
     with pytest.raises(SystemExit) as ended:
         read_arguments(arguments)
     assert ended.value.code == 2
+
+
+def test_a_made_up_account_is_mirrored_from_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ledger = tmp_path / "var" / "demo" / "mirror" / "ledger.db"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_text("of an account that is no more")
+    plan = make_plan(settings(), read_arguments(["--mirror"]), NOW)
+    assert not ledger.exists()
+    assert (plan.environment["POSITION_SOURCE"], plan.fills) == ("alpaca", ())
+    assert plan.simulator is not None
+    held = {one["symbol"]: one["qty"] for one in json.loads(Path(plan.simulator[1]).read_text())}
+    assert (held["MSFT"], held["TSLA"], held["KO"]) == ("50", "-40", "12.345678")
+
+
+def test_no_account_is_made_up_beside_real_keys() -> None:
+    with pytest.raises(StartError, match="POSITION_SOURCE=alpaca"):
+        make_plan(settings(**KEYS), read_arguments(["--mirror"]), NOW)
