@@ -24,6 +24,7 @@ _NEVER_SENT: Final = frozenset({1004, 1005, 1006, 1015})
 
 Price = Annotated[float, Meta(ge=-1e12, le=1e12)]
 Size = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+TradeId = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 TimeNs = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Code = Annotated[str, Meta(min_length=1, max_length=8)]
 Tape = Literal["A", "B", "C", "N", "O"]
@@ -52,6 +53,37 @@ class Steered(Protocol):
 
     def send(self, quote: Quote) -> int:
         """Send one quote exactly as it is."""
+
+    def trade(
+        self,
+        symbol: str,
+        price: float,
+        *,
+        size: int = ...,
+        trade_id: int | None = ...,
+        exchange: str = ...,
+        conditions: tuple[str, ...] = ...,
+        tape: str | None = ...,
+        time_ns: int | None = ...,
+    ) -> int:
+        """Send one trade."""
+
+    def correct_trade(
+        self,
+        symbol: str,
+        trade_id: int | None = None,
+        exchange: str | None = None,
+        *,
+        price: float | None = ...,
+        size: int | None = ...,
+        conditions: tuple[str, ...] | None = ...,
+    ) -> int:
+        """Correct a trade."""
+
+    def cancel_trade(
+        self, symbol: str, trade_id: int | None = None, exchange: str | None = None, action: str = ...
+    ) -> int:
+        """Take a trade back."""
 
     def send_raw(self, data: bytes | str) -> int:
         """Send one raw frame."""
@@ -164,6 +196,87 @@ class Quotes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {"queued": sum(simulator.send(quote.as_quote(time.time_ns())) for quote in self.quotes)}
 
 
+class GivenTrade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A trade to be sent exactly as given; price in USD, size in shares. An id is made up when none is given."""
+
+    symbol: str
+    price: Price
+    size: Size = 100
+    trade_id: TradeId | None = None
+    exchange: str = IEX_EXCHANGE
+    conditions: tuple[str, ...] = ("@",)
+    tape: str | None = None
+    time_ns: TimeNs | None = None
+
+    def __post_init__(self) -> None:
+        _check_symbol(self.symbol)
+
+    def send(self, simulator: Steered) -> int:
+        """Send it, of now when it names no time; return for how many clients it was queued."""
+        return simulator.trade(
+            parse_symbol(self.symbol),
+            self.price,
+            size=self.size,
+            trade_id=self.trade_id,
+            exchange=self.exchange,
+            conditions=self.conditions,
+            tape=self.tape,
+            time_ns=self.time_ns,
+        )
+
+
+class Trades(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Send trades exactly as given, to those who subscribe them; REST shows the last that may be a last price."""
+
+    trades: tuple[GivenTrade, ...]
+
+    async def carry_out(self, simulator: Steered) -> Result:
+        """Return for how many clients they were queued, all together."""
+        return {"queued": sum(trade.send(simulator) for trade in self.trades)}
+
+
+class CorrectTrade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Correct a trade, the last one unless an id is given; what is not named stays. No such trade: nobody is told."""
+
+    symbol: str
+    trade_id: TradeId | None = None
+    exchange: str | None = None
+    price: Price | None = None
+    size: Size | None = None
+    conditions: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check_symbol(self.symbol)
+
+    async def carry_out(self, simulator: Steered) -> Result:
+        """Return how many clients were told."""
+        told = simulator.correct_trade(
+            parse_symbol(self.symbol),
+            self.trade_id,
+            self.exchange,
+            price=self.price,
+            size=self.size,
+            conditions=self.conditions,
+        )
+        return {"told": told}
+
+
+class CancelTrade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Take a trade back, the last one unless an id is given: cancelled (C), or an error (E)."""
+
+    symbol: str
+    trade_id: TradeId | None = None
+    exchange: str | None = None
+    action: Literal["C", "E"] = "C"
+
+    def __post_init__(self) -> None:
+        _check_symbol(self.symbol)
+
+    async def carry_out(self, simulator: Steered) -> Result:
+        """Return how many clients were told."""
+        return {"told": simulator.cancel_trade(parse_symbol(self.symbol), self.trade_id, self.exchange, self.action)}
+
+
 class Raw(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Send a frame exactly as given to every client: a text frame, or a binary one."""
 
@@ -188,7 +301,7 @@ class Raw(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"base64: {fault}") from fault
 
 
-Act = Drop | SlowClient | Halt | Resume | Market | Quotes | Raw
+Act = Drop | SlowClient | Halt | Resume | Market | Quotes | Trades | CorrectTrade | CancelTrade | Raw
 
 ACTS: Final[Mapping[str, type[Act]]] = {
     "drop": Drop,
@@ -197,6 +310,9 @@ ACTS: Final[Mapping[str, type[Act]]] = {
     "resume": Resume,
     "market": Market,
     "quotes": Quotes,
+    "trades": Trades,
+    "correct_trade": CorrectTrade,
+    "cancel_trade": CancelTrade,
     "raw": Raw,
 }
 """Every act, by its name in a scenario; in a path `_` is written `-`."""

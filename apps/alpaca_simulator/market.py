@@ -10,7 +10,8 @@ from typing import Final, Protocol, TypeVar
 from msgspec.structs import replace
 
 from apps.alpaca_simulator.listings import Listing, listing_of
-from apps.alpaca_simulator.points import Feed, Point, Quote, Trade
+from apps.alpaca_simulator.points import Feed, Point, Quote, Trade, TradeCancel, TradeCorrection
+from apps.alpaca_simulator.trade_tape import TradeTape
 
 IEX_EXCHANGE: Final = "V"
 NO_EXCHANGE: Final = " "
@@ -35,11 +36,23 @@ P = TypeVar("P", bound=Point)
 class QuoteSource(Protocol):
     """What REST and a test's own quotes need of a market: the random walk, or a recording being replayed."""
 
+    tape: TradeTape
+    """The trades that were made."""
+
     def latest_quote(self, symbol: str, feed: Feed, now_ns: int, /) -> Quote | None:
         """Return the newest quote as `feed` shows it; None when the symbol has none."""
 
+    def latest_trade(self, symbol: str, feed: Feed, now_ns: int, /) -> Trade | None:
+        """Return the last trade that stands and may be a last price, as `feed` shows it; None when nobody traded."""
+
     def put(self, quote: Quote, /) -> None:
         """Take over a quote made elsewhere as the latest of its symbol."""
+
+    def put_trade(self, trade: Trade, /) -> None:
+        """Take over a trade made elsewhere as the latest of its symbol, shown as it was given."""
+
+    def rescale(self, symbol: str, factor: float, /) -> None:
+        """Multiply what the symbol costs, to the cent: its shares were split."""
 
 
 class MarketSetting(StrEnum):
@@ -68,6 +81,10 @@ class _Walk:
         self._dice = Random(f"{seed}:{listing.symbol}")
         self._venues = _VENUES[listing.tape]
         self._next_trade_id = self._dice.randrange(1_000, 90_000)
+
+    def rescale(self, factor: float) -> None:
+        self.mid *= factor
+        self._start_price *= factor
 
     def quote(self, time_ns: int) -> Quote:
         dice = self._dice
@@ -110,6 +127,7 @@ class RandomWalkMarket:
         self._walks: dict[str, _Walk] = {}
         self._latest: dict[str, Quote] = {}
         self._given: set[str] = set()
+        self.tape = TradeTape()
 
     def activity(self, symbol: str) -> float:
         """Return how many quotes per second the symbol makes in an ordinary minute; 0 for one that never quotes."""
@@ -128,8 +146,28 @@ class RandomWalkMarket:
         return quote
 
     def trade(self, quote: Quote) -> Trade:
-        """Return a trade at one side of a quote that has at least one, at the quote's time."""
-        return self._walk(quote.symbol).trade(quote, quote.time_ns)
+        """Make a trade at one side of a quote that has at least one, at the quote's time."""
+        trade = self._walk(quote.symbol).trade(quote, quote.time_ns)
+        self.tape.add(trade)
+        return trade
+
+    def latest_trade(self, symbol: str, feed: Feed, _now_ns: int) -> Trade | None:
+        """Return the last trade that stands and may be a last price; one that was given is shown as it was."""
+        last = self.tape.last(symbol)
+        if last is None:
+            return None
+        return last.trade if last.is_given else as_seen_on(feed, last.trade)
+
+    def put_trade(self, trade: Trade) -> None:
+        """Take over a trade made elsewhere."""
+        self.tape.add(trade, is_given=True)
+
+    def rescale(self, symbol: str, factor: float) -> None:
+        """Multiply the price that the walk goes on from and around, and those of its latest quote and trades."""
+        self._walk(symbol).rescale(factor)
+        self.tape.rescale(symbol, factor)
+        if (latest := self._latest.get(symbol)) is not None:
+            self._latest[symbol] = rescaled(latest, factor)
 
     def put(self, quote: Quote) -> None:
         """Take over a quote made elsewhere: it is the latest, and the walk goes on from there when it is two-sided."""
@@ -171,10 +209,15 @@ def as_seen_on(feed: Feed, point: P) -> P:
             bid_exchange = IEX_EXCHANGE if point.bid_price > 0 else NO_EXCHANGE
             ask_exchange = IEX_EXCHANGE if point.ask_price > 0 else NO_EXCHANGE
             return replace(point, bid_exchange=bid_exchange, ask_exchange=ask_exchange)
-        case Trade():
+        case Trade() | TradeCancel() | TradeCorrection():
             return replace(point, exchange=IEX_EXCHANGE)
         case _:
             return point
+
+
+def rescaled(quote: Quote, factor: float) -> Quote:
+    """Return a quote at `factor` times its prices, to the cent."""
+    return replace(quote, bid_price=round(quote.bid_price * factor, 2), ask_price=round(quote.ask_price * factor, 2))
 
 
 class Lottery:

@@ -64,6 +64,40 @@ class Trade(msgspec.Struct, frozen=True):
     channel: ClassVar[Channel] = Channel.TRADES
 
 
+class TradeCorrection(msgspec.Struct, frozen=True):
+    """One trade that was reported wrongly, and what it should have been; follows the trades."""
+
+    symbol: str
+    exchange: str
+    original_id: int
+    original_price: float
+    original_size: int
+    original_conditions: tuple[str, ...]
+    corrected_id: int
+    corrected_price: float
+    corrected_size: int
+    corrected_conditions: tuple[str, ...]
+    time_ns: int
+    tape: str = "C"
+
+    channel: ClassVar[Channel] = Channel.TRADES
+
+
+class TradeCancel(msgspec.Struct, frozen=True):
+    """One trade that is none: `action` is C for a cancel, E for an error; follows the trades."""
+
+    symbol: str
+    trade_id: int
+    exchange: str
+    price: float
+    size: int
+    action: str
+    time_ns: int
+    tape: str = "C"
+
+    channel: ClassVar[Channel] = Channel.TRADES
+
+
 class Bar(msgspec.Struct, frozen=True):
     """One bar of trades, volume in shares; `time_ns` is its beginning."""
 
@@ -94,4 +128,4 @@ class Status(msgspec.Struct, frozen=True):
     channel: ClassVar[Channel] = Channel.STATUSES
 
 
-Point = Quote | Trade | Bar | Status
+Point = Quote | Trade | TradeCorrection | TradeCancel | Bar | Status

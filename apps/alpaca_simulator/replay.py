@@ -11,8 +11,10 @@ from msgspec.structs import replace
 from apps.alpaca_simulator.broadcast import MARKET_FEEDS, Broadcaster
 from apps.alpaca_simulator.config import FASTEST
 from apps.alpaca_simulator.halts import Halts
-from apps.alpaca_simulator.points import Feed, Quote
+from apps.alpaca_simulator.market import rescaled
+from apps.alpaca_simulator.points import Feed, Quote, Trade
 from apps.alpaca_simulator.recording import Recording
+from apps.alpaca_simulator.trade_tape import TradeTape
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +26,7 @@ class ReplayMarket:
     """Knows of each symbol the quote that was played last, and nothing of those that have not come yet."""
 
     def __init__(self) -> None:
+        self.tape = TradeTape()
         self._latest: dict[str, Quote] = {}
 
     def put(self, quote: Quote) -> None:
@@ -33,6 +36,21 @@ class ReplayMarket:
     def latest_quote(self, symbol: str, _feed: Feed, _now_ns: int) -> Quote | None:
         """Return the quote played last, as recorded on whatever feed; None before the first."""
         return self._latest.get(symbol)
+
+    def put_trade(self, trade: Trade) -> None:
+        """Take over a trade: recordings hold quotes alone."""
+        self.tape.add(trade, is_given=True)
+
+    def latest_trade(self, symbol: str, _feed: Feed, _now_ns: int) -> Trade | None:
+        """Return the last of the trades that were given; None before the first."""
+        last = self.tape.last(symbol)
+        return None if last is None else last.trade
+
+    def rescale(self, symbol: str, factor: float) -> None:
+        """Multiply the prices of the symbol's latest quote and trades; what is played next is as it was recorded."""
+        self.tape.rescale(symbol, factor)
+        if (latest := self._latest.get(symbol)) is not None:
+            self._latest[symbol] = rescaled(latest, factor)
 
 
 class ReplayPump:

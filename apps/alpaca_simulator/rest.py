@@ -10,7 +10,7 @@ from aiohttp import web
 
 from apps.alpaca_simulator.history import DailyHistory, as_traded_on_iex
 from apps.alpaca_simulator.market import QuoteSource
-from apps.alpaca_simulator.points import Bar, Feed, Quote
+from apps.alpaca_simulator.points import Bar, Feed, Quote, Trade
 from apps.alpaca_simulator.rest_access import RefusedError, RestAccess, asked_moment, asked_symbols
 from apps.alpaca_simulator.session_calendar import SessionCalendar
 from apps.alpaca_simulator.wire import rfc3339
@@ -127,15 +127,8 @@ class MarketDataRest:
         return None if quote is None else quote_body(quote)
 
     def _trade(self, symbol: str, feed: Feed) -> dict[str, Any] | None:
-        """Return a trade at the bid, the one price at which somebody surely could have traded."""
-        quote = self._market.latest_quote(symbol, feed, time.time_ns())
-        if quote is None:
-            return None
-        price = quote.bid_price or quote.ask_price
-        return {
-            "t": rfc3339(quote.time_ns), "x": quote.bid_exchange, "p": price, "s": 100, "c": ["@"], "i": 1,
-            "z": quote.tape,
-        }  # fmt: skip
+        trade = self._market.latest_trade(symbol, feed, time.time_ns())
+        return None if trade is None else trade_body(trade)
 
 
 def quote_body(quote: Quote) -> dict[str, Any]:
@@ -145,6 +138,14 @@ def quote_body(quote: Quote) -> dict[str, Any]:
         "ax": quote.ask_exchange, "ap": quote.ask_price, "as": quote.ask_size,
         "bx": quote.bid_exchange, "bp": quote.bid_price, "bs": quote.bid_size,
         "c": list(quote.conditions), "z": quote.tape,
+    }  # fmt: skip
+
+
+def trade_body(trade: Trade) -> dict[str, Any]:
+    """Return a trade as REST writes it, without its symbol."""
+    return {
+        "t": rfc3339(trade.time_ns), "x": trade.exchange, "p": trade.price, "s": trade.size,
+        "c": list(trade.conditions), "i": trade.trade_id, "z": trade.tape,
     }  # fmt: skip
 
 

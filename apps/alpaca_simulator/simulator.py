@@ -23,7 +23,7 @@ from apps.alpaca_simulator.history import DailyHistory
 from apps.alpaca_simulator.listings import listing_of
 from apps.alpaca_simulator.market import IEX_EXCHANGE, MarketSetting, QuoteSource
 from apps.alpaca_simulator.market_tasks import build_market, usual_price
-from apps.alpaca_simulator.points import Feed, Quote
+from apps.alpaca_simulator.points import Feed, Quote, Trade
 from apps.alpaca_simulator.recording import read_recording
 from apps.alpaca_simulator.replay import ReplayMarket
 from apps.alpaca_simulator.rest import MarketDataRest
@@ -98,8 +98,9 @@ class Simulator:
             self.config, recording, self._broadcaster, self._halts, lambda: self.faults, self._calendar.is_open
         )
         self._market = market.quotes
-        history = DailyHistory(self._price_scale.usual_price(usual_price(recording)))
-        self._price_scale.tell(history)
+        price_of = usual_price(recording)
+        history = DailyHistory(self._price_scale.usual_price(price_of))
+        self._price_scale.tell(history, self._market, price_of)
         prices = AccountPrices(self._market, history, self._calendar, self.account, self._price_scale)
         self.desk = TradingDesk(self.account, self.updates, prices, self.config.now, lambda: self.faults)
         self.updates.start()
@@ -235,6 +236,60 @@ class Simulator:
         """Send one quote exactly as it is, like `emit`."""
         self._market.put(quote)
         return self._broadcaster.deliver([quote], ALL_FEEDS, as_given=True)
+
+    def trade(
+        self,
+        symbol: str,
+        price: float,
+        *,
+        size: int = 100,
+        trade_id: int | None = None,
+        exchange: str = IEX_EXCHANGE,
+        conditions: tuple[str, ...] = ("@",),
+        tape: str | None = None,
+        time_ns: int | None = None,
+    ) -> int:
+        """Send one trade exactly as given to every subscriber of trades on any feed; REST shows it as the latest.
+
+        Price in USD, size in shares; an id is made up when none is given. Returns how many clients it was queued for.
+        """
+        trade = Trade(
+            symbol, self._market.tape.next_id() if trade_id is None else trade_id, exchange, float(price), size,
+            time.time_ns() if time_ns is None else time_ns, conditions, tape or listing_of(symbol).tape,
+        )  # fmt: skip
+        return self.send_trade(trade)
+
+    def send_trade(self, trade: Trade) -> int:
+        """Send one trade exactly as it is, like `trade`."""
+        self._market.put_trade(trade)
+        return self._broadcaster.deliver([trade], ALL_FEEDS, as_given=True)
+
+    def correct_trade(
+        self,
+        symbol: str,
+        trade_id: int | None = None,
+        exchange: str | None = None,
+        *,
+        price: float | None = None,
+        size: int | None = None,
+        conditions: tuple[str, ...] | None = None,
+    ) -> int:
+        """Correct a trade, the last one unless an id is given; what is None stays. Returns how many were told."""
+        printed = self._market.tape.find(symbol, trade_id, exchange)
+        if printed is None:
+            return 0
+        correction = self._market.tape.correct(printed, time.time_ns(), price=price, size=size, conditions=conditions)
+        return self._broadcaster.deliver([correction], ALL_FEEDS, as_given=printed.is_given)
+
+    def cancel_trade(
+        self, symbol: str, trade_id: int | None = None, exchange: str | None = None, action: str = "C"
+    ) -> int:
+        """Take back a trade (`C` cancel, `E` error), the last one unless an id is given. Returns how many were told."""
+        printed = self._market.tape.find(symbol, trade_id, exchange)
+        if printed is None:
+            return 0
+        cancel = self._market.tape.cancel(printed, action, time.time_ns())
+        return self._broadcaster.deliver([cancel], ALL_FEEDS, as_given=printed.is_given)
 
     def send_raw(self, data: bytes | str) -> int:
         """Send one raw frame, text for str, to every connected client; return how many those are."""

@@ -15,7 +15,7 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
-from apps.alpaca_simulator.points import Bar, Point, Quote, Status, Trade
+from apps.alpaca_simulator.points import Bar, Point, Quote, Status, Trade, TradeCancel, TradeCorrection
 
 NS_PER_S: Final = 1_000_000_000
 TIMESTAMP_EXTENSION: Final = -1
@@ -82,6 +82,43 @@ class TradeMessage(msgspec.Struct, tag_field="T", tag="t", rename={
     tape: str
 
 
+class CorrectionMessage(msgspec.Struct, tag_field="T", tag="c", rename={
+    "symbol": "S", "exchange": "x", "original_id": "oi", "original_price": "op", "original_size": "os",
+    "original_conditions": "oc", "corrected_id": "ci", "corrected_price": "cp", "corrected_size": "cs",
+    "corrected_conditions": "cc", "tape": "z", "time": "t",
+}):  # fmt: skip
+    """`T: "c"`; the order of the fields is the order on the wire."""
+
+    symbol: str
+    exchange: str
+    original_id: int
+    original_price: float
+    original_size: int
+    original_conditions: tuple[str, ...]
+    corrected_id: int
+    corrected_price: float
+    corrected_size: int
+    corrected_conditions: tuple[str, ...]
+    tape: str
+    time: WireTime
+
+
+class CancelMessage(msgspec.Struct, tag_field="T", tag="x", rename={
+    "symbol": "S", "trade_id": "i", "exchange": "x", "price": "p", "size": "s", "action": "a", "tape": "z",
+    "time": "t",
+}):  # fmt: skip
+    """`T: "x"`; the order of the fields is the order on the wire."""
+
+    symbol: str
+    trade_id: int
+    exchange: str
+    price: float
+    size: int
+    action: str
+    tape: str
+    time: WireTime
+
+
 class BarMessage(msgspec.Struct, tag_field="T", tag="b", rename={
     "symbol": "S", "open": "o", "high": "h", "low": "l", "close": "c", "volume": "v", "time": "t", "trade_count": "n",
     "vwap": "vw",
@@ -144,6 +181,10 @@ def encode_point(point: Point, codec: Codec) -> bytes:
             return encode(_quote_message(point, time))
         case Trade():
             return encode(_trade_message(point, time))
+        case TradeCorrection():
+            return encode(_correction_message(point, time))
+        case TradeCancel():
+            return encode(_cancel_message(point, time))
         case Bar():
             return encode(_bar_message(point, time))
         case Status():
@@ -210,6 +251,29 @@ def _quote_message(quote: Quote, time: WireTime) -> QuoteMessage:
 def _trade_message(trade: Trade, time: WireTime) -> TradeMessage:
     return TradeMessage(
         trade.trade_id, trade.symbol, trade.exchange, trade.price, trade.size, trade.conditions, time, trade.tape
+    )
+
+
+def _correction_message(correction: TradeCorrection, time: WireTime) -> CorrectionMessage:
+    return CorrectionMessage(
+        correction.symbol,
+        correction.exchange,
+        correction.original_id,
+        correction.original_price,
+        correction.original_size,
+        correction.original_conditions,
+        correction.corrected_id,
+        correction.corrected_price,
+        correction.corrected_size,
+        correction.corrected_conditions,
+        correction.tape,
+        time,
+    )
+
+
+def _cancel_message(cancel: TradeCancel, time: WireTime) -> CancelMessage:
+    return CancelMessage(
+        cancel.symbol, cancel.trade_id, cancel.exchange, cancel.price, cancel.size, cancel.action, cancel.tape, time
     )
 
 

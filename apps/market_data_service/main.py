@@ -55,6 +55,8 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
         max_spread_pct=float(settings.max_spread_pct),
         max_reconnect_attempts=settings.reconnect_max_attempts,
         fetch_latest_quotes=(lambda symbols: rest.latest_quotes(symbols, feed)) if feed in FEEDS_OVER_REST else None,
+        wants_trades=settings.mark_rule == "last",
+        fetch_latest_trades=(lambda symbols: rest.latest_trades(symbols, feed)) if feed in FEEDS_OVER_REST else None,
         is_market_open=lambda: clock.current(_utc_now()).phase is MarketPhase.OPEN,
     )
     redis = RedisClient(settings.redis_dsn)
@@ -75,6 +77,7 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
     )
     leadership = Leadership(tenure, lease, stream, writer, announcer, look_now)
     stream.add_handler(writer.take_quote)
+    stream.add_trade_handler(writer.take_trade)
     stream.link.add_listener(announcer.announce_soon)
     sync = PositionBasedSubscription(
         stream,

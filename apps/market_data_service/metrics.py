@@ -29,6 +29,7 @@ class _ServiceCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._link()
         yield from self._quotes()
+        yield from self._trades()
         yield from self._redis()
 
     def _link(self) -> Iterator[Metric]:
@@ -78,7 +79,21 @@ class _ServiceCollector(Collector):
             if kind != "quotes":
                 faults.add_metric([kind], count)
         faults.add_metric(["snapshot_errors"], stream.snapshot_faults)
+        faults.add_metric(["trade_snapshot_errors"], stream.trade_snapshot_faults)
         yield faults
+
+    def _trades(self) -> Iterator[Metric]:
+        stream, trades = self._service.stream, self._service.latest.trades
+        yield _gauge("symbols_confirmed_trades", "Symbols of which trades are streamed", len(stream.confirmed_trades))
+        told = CounterMetricFamily(
+            "markstream_trade_messages", "What was told of trades, and why some are no last price", labels=["kind"]
+        )
+        for kind, count in stream.trade_counts.items():
+            told.add_metric([kind], count)
+        yield told
+        yield _counter("trades_accepted", "Trades that became the last of their symbol", trades.accepted)
+        yield _counter("trades_withdrawn", "Kept trades that the venue cancelled", trades.cancelled)
+        yield _counter("trades_corrected", "Kept trades that the venue corrected", trades.corrected)
 
     def _redis(self) -> Iterator[Metric]:
         writer, sync, leadership = self._service.writer, self._service.sync, self._service.leadership

@@ -17,6 +17,7 @@ from libs.market_data.freshness import is_doubted
 from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.prices import FeedStatus, LinkState
 from libs.market_data.quotes import Quote, Unmarkable
+from libs.market_data.trades import Ineligible, TradeEvent
 from libs.redis_client.client import RedisUnavailableError
 from libs.redis_client.lease import LeaseLostError
 from libs.redis_client.price_cache import PriceCache
@@ -75,6 +76,13 @@ class PriceWriter:
         """Hold a quote for the next batch; return why not, if an older one stands. The stream's handler."""
         refusal = self._latest.put(quote, self._epoch_of(quote.symbol))
         if refusal is None:
+            self._wake.set()
+        return refusal
+
+    def take_trade(self, event: TradeEvent) -> Ineligible | None:
+        """Hold a new last trade for the next batch; return why it cannot be the last. The stream's trade handler."""
+        refusal = self._latest.take_trade(event)
+        if self._latest.pending:
             self._wake.set()
         return refusal
 

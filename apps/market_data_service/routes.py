@@ -103,6 +103,7 @@ def _details(service: MarketDataService) -> dict[str, dict[str, Any]]:
     # Each of these is worked out over all symbols: once, not once per symbol.
     stream, now = service.stream, datetime.now(UTC)
     confirmed, left_out, halted, doubted = stream.confirmed, stream.not_streamed, stream.halted, stream.doubted
+    trades, why_no_trades = stream.confirmed_trades, _why_no_trades(service)
     details = {}
     for symbol in stream.subscribed_symbols:
         record, price = stream.record(symbol), service.latest.price(symbol)
@@ -113,6 +114,8 @@ def _details(service: MarketDataService) -> dict[str, dict[str, Any]]:
             "why_not_streamed": left_out.get(symbol),
             "halted": symbol in halted,
             "doubted": symbol in doubted,
+            "trades": symbol in trades,
+            "why_no_trades": None if symbol in trades else why_no_trades,
             "last_quote_at": _time(record.last_quote_at),
             "age_seconds": None if price is None else round(price.age_s(now), 3),
             "quotes": record.quotes,
@@ -217,10 +220,27 @@ async def health(request: Request) -> Response:
                 "known": stream.knows_halts,
                 "symbols": {s: _halt(halt) for s in sorted(stream.halted) if (halt := stream.halt_of(s))},
             },
+            "trades": _trades(service),
             "doubted": sorted(stream.doubted),
             "reasons": reason_bodies(reasons),
         }
     )
+
+
+def _trades(service: MarketDataService) -> dict[str, Any]:
+    stream = service.stream
+    return {
+        "wanted": service.wants_trades,
+        "confirmed": len(stream.confirmed_trades),
+        "why_not": _why_no_trades(service),
+        "told": dict(stream.trade_counts),
+        "last_error": stream.last_trade_snapshot_fault,
+    }
+
+
+def _why_no_trades(service: MarketDataService) -> str | None:
+    """Return why no symbol's trades are streamed; None when they are, or are about to be."""
+    return service.stream.why_no_trades if service.wants_trades else "not_asked_for"
 
 
 def _gap(gap: Gap) -> dict[str, Any]:

@@ -73,6 +73,11 @@ class MarketDataService:
         return None if heard_at_s is None else time.monotonic() - heard_at_s
 
     @property
+    def wants_trades(self) -> bool:
+        """Whether the last trade is to mark, and so to be streamed beside the quotes."""
+        return self.settings.mark_rule == "last"
+
+    @property
     def redis_fault(self) -> str | None:
         """Why Redis did not take what was last asked of it; None when it did."""
         return self.writer.fault or self.announcer.fault or self.leadership.fault
@@ -134,6 +139,8 @@ class MarketDataService:
             reasons.append(
                 Reason("symbols_not_streamed", f"not streamed, but polled by REST: {', '.join(refused[:_NAMED])}")
             )
+        if stream.is_connected() and stream.why_no_trades is not None:
+            reasons.append(Reason("trades_not_streamed", f"no last trades, quotes mark alone ({stream.why_no_trades})"))
         return reasons
 
     def _silence_reasons(self) -> list[Reason]:

@@ -8,6 +8,10 @@ and only when that fails element by element. A sample of what comes in, as JSON 
     [{"T":"subscription","trades":[],"quotes":["AMD"],"bars":[],"statuses":[]}]
     [{"T":"q","S":"AMD","bx":"U","bp":87.66,"bs":100,"ax":"Q","ap":87.68,"as":400,"c":["R"],"z":"C","t":"2026-02-20T15:51:45.335689322Z"}]
     [{"T":"s","S":"AAPL","sc":"H","sm":"Trading Halt","rc":"T12","rm":"","t":"2021-02-22T19:15:00Z","z":"C"}]
+    [{"T":"t","i":96921,"S":"AAPL","x":"D","p":126.55,"s":1,"t":"2021-02-22T15:51:44.208Z","c":["@","I"],"z":"C"}]
+    [{"T":"c","S":"EEM","x":"M","oi":52983525033527,"op":39.1582,"os":440000,"oc":[" ","7"],"ci":52983525034326,
+      "cp":39.1809,"cs":440000,"cc":[" ","7"],"z":"B","t":"2023-04-06T14:25:06.542305024Z"}]
+    [{"T":"x","S":"GOOGL","i":465,"x":"D","p":105.31,"s":300,"a":"C","z":"C","t":"2023-04-06T13:15:42.83540958Z"}]
 """
 
 from collections.abc import Sequence
@@ -19,6 +23,7 @@ import msgspec
 
 from libs.market_data.halts import TradingStatus
 from libs.market_data.quotes import Quote, QuoteOrigin
+from libs.market_data.trades import Trade, TradeCancel, TradeCorrection
 
 
 class QuoteMessage(msgspec.Struct, tag_field="T", tag="q", gc=False):
@@ -54,6 +59,7 @@ class SubscriptionMessage(msgspec.Struct, tag_field="T", tag="subscription"):
 
     quotes: list[str] | None = None
     statuses: list[str] | None = None
+    trades: list[str] | None = None
 
 
 class StatusMessage(msgspec.Struct, tag_field="T", tag="s"):
@@ -68,7 +74,51 @@ class StatusMessage(msgspec.Struct, tag_field="T", tag="s"):
     z: str | None = None
 
 
-Message = QuoteMessage | SuccessMessage | ErrorMessage | SubscriptionMessage | StatusMessage
+class TradeMessage(msgspec.Struct, tag_field="T", tag="t", gc=False):
+    """`T:"t"`: one trade. Every field but the symbol may be absent or null."""
+
+    S: str
+    i: int | None = None
+    x: str | None = None
+    p: float | None = None
+    s: float | None = None
+    c: list[str] | str | None = None
+    z: str | None = None
+    t: datetime | None = None
+
+
+class CorrectionMessage(msgspec.Struct, tag_field="T", tag="c"):
+    """`T:"c"`: a trade that was reported wrongly (`o…`), and what it should have been (`c…`)."""
+
+    S: str
+    oi: int
+    x: str | None = None
+    ci: int | None = None
+    cp: float | None = None
+    cs: float | None = None
+    cc: list[str] | str | None = None
+    z: str | None = None
+    t: datetime | None = None
+
+
+class CancelMessage(msgspec.Struct, tag_field="T", tag="x"):
+    """`T:"x"`: a trade that is none: cancelled (`a` is C) or an error (E)."""
+
+    S: str
+    i: int
+    x: str | None = None
+
+
+Message = (
+    QuoteMessage
+    | TradeMessage
+    | SuccessMessage
+    | ErrorMessage
+    | SubscriptionMessage
+    | StatusMessage
+    | CorrectionMessage
+    | CancelMessage
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +142,7 @@ _MSGPACK_ONE: Final = msgspec.msgpack.Decoder(Message)
 _JSON_ONE: Final = msgspec.json.Decoder(Message)
 
 # Data that we did not ask for but may be sent: known, and passed over without a complaint.
-_OTHER_KINDS: Final = frozenset({"t", "b", "u", "d", "l", "c", "x", "i"})
+_OTHER_KINDS: Final = frozenset({"b", "u", "d", "l", "i"})
 
 
 def read_frame(frame: bytes | str) -> Sequence[Message | UnreadableMessage]:
@@ -158,9 +208,52 @@ def quote_from(message: QuoteMessage, received_at: datetime, origin: QuoteOrigin
     )
 
 
+def trade_from(message: TradeMessage, received_at: datetime) -> Trade:
+    """Turn the wire's trade into ours."""
+    return Trade(
+        message.S,
+        message.i,
+        message.x,
+        message.p,
+        message.s,
+        conditions_of(message.c),
+        message.z,
+        _zoned(message.t),
+        received_at,
+    )
+
+
+def correction_from(message: CorrectionMessage, received_at: datetime) -> TradeCorrection:
+    """Turn the wire's correction into ours. Without an id of its own, the corrected trade keeps the original's."""
+    corrected = Trade(
+        message.S,
+        message.oi if message.ci is None else message.ci,
+        message.x,
+        message.cp,
+        message.cs,
+        conditions_of(message.cc),
+        message.z,
+        _zoned(message.t),
+        received_at,
+    )
+    return TradeCorrection(message.oi, corrected)
+
+
+def cancel_from(message: CancelMessage) -> TradeCancel:
+    """Turn the wire's cancel, or error, into ours."""
+    return TradeCancel(message.S, message.i, message.x)
+
+
+def conditions_of(flags: list[str] | str | None) -> tuple[str, ...]:
+    """Return flags as they come: a list, one text (seen in mocks), or nothing at all."""
+    return tuple(flags) if flags.__class__ is list else () if not flags else (str(flags),)
+
+
+def _zoned(time: datetime | None) -> datetime | None:
+    return None if time is None or time.tzinfo is None else time
+
+
 def status_from(message: StatusMessage) -> TradingStatus:
     """Turn the wire's trading status into ours. The reason is the text if there is one, else the code."""
-    time = message.t
-    if time is not None and time.tzinfo is None:
-        time = None
-    return TradingStatus(message.S, message.sc, message.rm or message.sm or message.rc or "", message.z, time)
+    reason = message.rm or message.sm or message.rc or ""
+    return TradingStatus(message.S, message.sc, reason, message.z, _zoned(message.t))

@@ -1,18 +1,19 @@
-"""Asks Alpaca over REST: latest quotes, the market's clock, daily bars. The only importer of the HTTP client here.
+"""Asks Alpaca over REST: latest quotes and trades, clock, daily bars. The only importer of the HTTP client here.
 
 Decides time-outs, paging, and which faults are worth another try; it never tries again by itself.
-What the answers mean is read in `latest_quotes_rest.py`, `daily_bars_rest.py` and `market_hours.py`.
+What the answers mean is read in `latest_quotes_rest.py`, `latest_trades_rest.py`, `daily_bars_rest.py` and
+`market_hours.py`.
 
     AlpacaRestError   .status (None: no answer came), .retryable, .retry_after_s
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
@@ -20,9 +21,11 @@ import msgspec
 
 from libs.market_data.daily_bars_rest import DailyBar, bars_query, read_bars_page
 from libs.market_data.latest_quotes_rest import FEEDS_OVER_REST, in_requests, read_latest_quotes
+from libs.market_data.latest_trades_rest import read_latest_trades
 from libs.market_data.market_hours import AccountClock, read_clock
 from libs.market_data.prices import Mode
 from libs.market_data.quotes import Quote
+from libs.market_data.trades import Trade
 
 SIMULATOR_HEADER: Final = "X-Markstream-Simulator"
 """Set by our simulator on every answer, to `simulated` or `replay`: made-up money is then named as such."""
@@ -34,6 +37,8 @@ _MOST_BYTES: Final = 32 * 1024 * 1024
 _MOST_PAGES: Final = 10_000
 _MOST_SPLITS: Final = 16
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+T = TypeVar("T")
 
 
 class AlpacaRestError(Exception):
@@ -69,6 +74,7 @@ class AlpacaRest:
         self.simulator_mode: Mode | None = None
         """What the server says it plays; None until asked, and for Alpaca itself."""
         self.unreadable_quotes = 0
+        self.unreadable_trades = 0
 
     def __repr__(self) -> str:
         return f"AlpacaRest(data_url={self._data_url!r}, trading_url={self._trading_url!r})"
@@ -95,21 +101,16 @@ class AlpacaRest:
         """
         if feed not in FEEDS_OVER_REST:
             return []
-        quotes: list[Quote] = []
-        splits_left = _MOST_SPLITS
-        waiting = deque(in_requests(sorted(set(symbols))))
-        while waiting:
-            asked = waiting.popleft()
-            try:
-                quotes += await self._latest_quotes_once(asked, feed)
-            except AlpacaRestError as error:
-                if error.status not in _BAD_REQUEST or not splits_left:
-                    raise
-                splits_left -= 1
-                if len(asked) > 1:
-                    middle = len(asked) // 2
-                    waiting += (asked[:middle], asked[middle:])
-        return quotes
+        return await _without_refused(symbols, lambda asked: self._latest_quotes_once(asked, feed))
+
+    async def latest_trades(self, symbols: Sequence[str], feed: str) -> list[Trade]:
+        """Return the latest trade of each symbol that has one which still stands, like `latest_quotes`.
+
+        Raises AlpacaRestError.
+        """
+        if feed not in FEEDS_OVER_REST:
+            return []
+        return await _without_refused(symbols, lambda asked: self._latest_trades_once(asked, feed))
 
     async def clock(self) -> AccountClock:
         """Return what the account's clock says of the market. Raises AlpacaRestError."""
@@ -158,6 +159,16 @@ class AlpacaRest:
         self.unreadable_quotes += unreadable
         return quotes
 
+    async def _latest_trades_once(self, symbols: Sequence[str], feed: str) -> list[Trade]:
+        url = f"{self._data_url}/v2/stocks/trades/latest"
+        body = await self._get(url, {"symbols": ",".join(symbols), "feed": feed})
+        try:
+            trades, unreadable = read_latest_trades(body, datetime.now(UTC))
+        except msgspec.MsgspecError as error:
+            raise _unreadable(url, error) from error
+        self.unreadable_trades += unreadable
+        return trades
+
     async def _get(self, url: str, query: Mapping[str, str] | None = None) -> bytes:
         """Return the body of a 200 answer. Raises AlpacaRestError for anything else."""
         try:
@@ -195,6 +206,25 @@ class AlpacaRest:
         played = {Mode.SIMULATED.value: Mode.SIMULATED, Mode.REPLAY.value: Mode.REPLAY}
         if header is not None:
             self.simulator_mode = played.get(header.strip().lower(), Mode.SIMULATED)
+
+
+async def _without_refused(symbols: Sequence[str], ask: Callable[[Sequence[str]], Awaitable[Sequence[T]]]) -> list[T]:
+    """Ask for all symbols, in as many requests as needed; a refused one is searched out by halving and left out."""
+    found: list[T] = []
+    splits_left = _MOST_SPLITS
+    waiting = deque(in_requests(sorted(set(symbols))))
+    while waiting:
+        asked = waiting.popleft()
+        try:
+            found += await ask(asked)
+        except AlpacaRestError as error:
+            if error.status not in _BAD_REQUEST or not splits_left:
+                raise
+            splits_left -= 1
+            if len(asked) > 1:
+                middle = len(asked) // 2
+                waiting += (asked[:middle], asked[middle:])
+    return found
 
 
 def _refusal(url: str, answer: httpx2.Response, body: bytes) -> AlpacaRestError:

@@ -10,7 +10,7 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import uuid4
@@ -18,22 +18,26 @@ from uuid import uuid4
 import structlog
 
 from libs.market_data.alpaca_connection import AlpacaConnection, ConnectionEndedError
+from libs.market_data.channels import Channel, Refusal, SideChannel
 from libs.market_data.conversation import Conversation, StreamParts
 from libs.market_data.gaps import GapLog
 from libs.market_data.halts import Halt, Halts
 from libs.market_data.link import Link, LinkFault
 from libs.market_data.prices import LinkState
-from libs.market_data.quote_intake import QuoteHandler, QuoteIntake
+from libs.market_data.quote_intake import QuoteHandler, QuoteIntake, TradeHandler
 from libs.market_data.quote_records import SymbolRecord
 from libs.market_data.quotes import Quote, QuoteOrigin
 from libs.market_data.reconnect import DialBudget, Ending, ReconnectPolicy
 from libs.market_data.rest_polling import QuotePoller
-from libs.market_data.session import Refusal, Session
+from libs.market_data.session import Session
 from libs.market_data.silence import Silence
 from libs.market_data.silence_watch import SilenceWatch
 from libs.market_data.snapshots import FetchLatestQuotes, SnapshotFetcher
 from libs.market_data.subscriptions import Owner, Subscriptions
 from libs.market_data.symbols import WILDCARD
+from libs.market_data.trades import Trade, TradesInterrupted
+
+FetchLatestTrades = Callable[[Sequence[str]], Awaitable[Sequence[Trade]]]
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +47,8 @@ class AlpacaMarketDataStream:
 
     `url` is the data WebSocket, path included. Quotes that may mark a position go to every handler, in order of
     arrival; the others are counted by reason. `symbol_limit` None: the plan has none, or it shows when it is reached.
-    `is_market_open` says whether quotes are to be expected now. Only one event loop may use it.
+    `is_market_open` says whether quotes are to be expected now. `wants_trades` has the trades of the streamed symbols
+    subscribed too; all that is told of them goes to the trade handlers. Only one event loop may use it.
     """
 
     def __init__(  # noqa: PLR0913 - each is a setting of its own
@@ -56,6 +61,8 @@ class AlpacaMarketDataStream:
         max_spread_pct: float = 10.0,
         max_reconnect_attempts: int = 0,
         fetch_latest_quotes: FetchLatestQuotes | None = None,
+        wants_trades: bool = False,
+        fetch_latest_trades: FetchLatestTrades | None = None,
         is_market_open: Callable[[], bool] = lambda: True,
         dice: Callable[[], float] = random.random,
     ) -> None:
@@ -71,6 +78,11 @@ class AlpacaMarketDataStream:
         self._intake = QuoteIntake(self._is_wanted, max_spread_pct)
         self._halts = Halts()
         self._snapshots = SnapshotFetcher(fetch_latest_quotes, self._intake.take_snapshot)
+        self._wants_trades = wants_trades
+        self._fetch_latest_trades = fetch_latest_trades
+        self._trade_snapshots = SnapshotFetcher(
+            None if fetch_latest_trades is None else self._fetch_last_trades, self._intake.take_snapshot
+        )
         self.link = Link(now=_utc_now)
         self.gaps = GapLog()
         self.poller = QuotePoller(fetch_latest_quotes, lambda: self.polled, self._intake.take_fetched, is_market_open)
@@ -78,7 +90,14 @@ class AlpacaMarketDataStream:
             self._intake, self._halts, self.gaps, fetch_latest_quotes, is_market_open, self.link.announce
         )
         self._parts = StreamParts(
-            self._subscriptions, self._intake, self.link, self._halts, self.gaps, self._snapshots, self.watch
+            self._subscriptions,
+            self._intake,
+            self.link,
+            self._halts,
+            self.gaps,
+            self._snapshots,
+            self._trade_snapshots,
+            self.watch,
         )
         self._redial = asyncio.Event()
         self._is_stopping = False
@@ -205,7 +224,35 @@ class AlpacaMarketDataStream:
     @property
     def knows_halts(self) -> bool:
         """Whether the venue tells of halts on this connection."""
-        return self._session.offers_statuses
+        side = self._session.side(Channel.STATUSES)
+        return side is not None and side.is_offered
+
+    @property
+    def confirmed_trades(self) -> frozenset[str]:
+        """The symbols of which Alpaca streams trades on the present connection; empty without one."""
+        side = self._session.side(Channel.TRADES) if self._conversation is not None else None
+        return frozenset() if side is None else side.confirmed
+
+    @property
+    def why_no_trades(self) -> Refusal | None:
+        """Why Alpaca streams no trades on this connection; None when it does, or none were asked for yet."""
+        side = self._session.side(Channel.TRADES)
+        return None if side is None else side.refusal
+
+    @property
+    def trade_counts(self) -> Counter[str]:
+        """Trade messages by kind, and trades that could not be the last price by reason."""
+        return self._intake.trades
+
+    @property
+    def trade_snapshot_faults(self) -> int:
+        """How often fetching latest trades failed."""
+        return self._trade_snapshots.faults
+
+    @property
+    def last_trade_snapshot_fault(self) -> str | None:
+        """Why the last fetch of latest trades failed; None when it went well."""
+        return self._trade_snapshots.last_fault
 
     @property
     def is_lagging(self) -> bool:
@@ -228,6 +275,22 @@ class AlpacaMarketDataStream:
         is then counted for the symbol. Raises TypeError for a coroutine function.
         """
         self._intake.add_handler(handler)
+
+    def add_trade_handler(self, handler: TradeHandler) -> None:
+        """Have `handler(event)` called for every trade, correction, cancel and interruption, in order of arrival.
+
+        It must not wait. It may return an Ineligible, which is then counted. Raises TypeError for a coroutine function.
+        """
+        self._intake.add_trade_handler(handler)
+
+    async def _fetch_last_trades(self, symbols: Sequence[str]) -> Sequence[Quote]:
+        """Fetch the latest trades and take them in; there are no quotes to hand on."""
+        if self._fetch_latest_trades is not None:
+            for trade in await self._fetch_latest_trades(symbols):
+                # Meanwhile it may have ceased to be streamed: nobody would tell if it was cancelled.
+                if trade.symbol in self.confirmed_trades or WILDCARD in self.confirmed_trades:
+                    self._intake.take_trade(trade)
+        return ()
 
     async def _handle_quote(self, quote: Quote) -> None:
         """Count one quote and hand it to the handlers if it may mark. Never waits, never raises for what it holds."""
@@ -372,8 +435,12 @@ class AlpacaMarketDataStream:
             raise _requested()
 
     def _begin(self, connection: AlpacaConnection) -> Conversation:
-        self._session = Session(self._symbol_limit, offers_statuses=True)
+        channels = (Channel.STATUSES, Channel.TRADES) if self._wants_trades else (Channel.STATUSES,)
+        self._session = Session(self._symbol_limit, tuple(SideChannel(channel) for channel in channels))
         self._snapshots.forget()
+        self._trade_snapshots.forget()
+        if self._wants_trades:
+            self._intake.take_trade(TradesInterrupted())
         self._halts.question()
         self.watch.begin()
         self._conversation = Conversation(connection, self._session, self._parts)
@@ -397,6 +464,7 @@ class AlpacaMarketDataStream:
             asyncio.create_task(conversation.read(), name="alpaca-read"),
             asyncio.create_task(conversation.converge(), name="alpaca-converge"),
             asyncio.create_task(self._snapshots.run(), name="alpaca-snapshots"),
+            asyncio.create_task(self._trade_snapshots.run(), name="alpaca-trade-snapshots"),
             asyncio.create_task(self.watch.watch(self._session, conversation.wanted_changed), name="alpaca-watch"),
             asyncio.create_task(self.watch.probe(self._session), name="alpaca-probe"),
             asyncio.create_task(self._redial.wait(), name="alpaca-redial"),

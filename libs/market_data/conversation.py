@@ -13,6 +13,7 @@ import structlog
 
 from libs.market_data.alpaca_connection import AlpacaConnection, ConnectionEndedError, ending_of
 from libs.market_data.alpaca_messages import UnreadableMessage
+from libs.market_data.channels import Channel
 from libs.market_data.gaps import GapLog
 from libs.market_data.halts import Halts, TradingStatus
 from libs.market_data.link import Link
@@ -21,7 +22,6 @@ from libs.market_data.quote_intake import QuoteIntake
 from libs.market_data.quotes import Quote
 from libs.market_data.reconnect import Ending
 from libs.market_data.session import (
-    Channel,
     ErrorCode,
     FrameUnreadable,
     RequestRefused,
@@ -33,6 +33,7 @@ from libs.market_data.silence_watch import SilenceWatch
 from libs.market_data.snapshots import SnapshotFetcher
 from libs.market_data.subscriptions import Subscriptions
 from libs.market_data.symbols import WILDCARD
+from libs.market_data.trades import Trade, TradeCancel, TradeCorrection, TradesInterrupted
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +66,7 @@ class StreamParts:
     halts: Halts
     gaps: GapLog
     snapshots: SnapshotFetcher
+    trade_snapshots: SnapshotFetcher
     watch: SilenceWatch
 
 
@@ -80,6 +82,7 @@ class Conversation:
         self._halts = parts.halts
         self._gaps = parts.gaps
         self._snapshots = parts.snapshots
+        self._trade_snapshots = parts.trade_snapshots
         self._watch = parts.watch
         self._wake = asyncio.Event()
         self.last_frame_at = _utc_now()
@@ -122,6 +125,8 @@ class Conversation:
         """Act on what is no quote. Raises ConnectionEndedError when the connection is of no more use."""
         counts = self._intake.counts
         match event:
+            case Trade() | TradeCancel() | TradeCorrection():
+                self._intake.take_trade(event)
             case SubscriptionConfirmed():
                 self._take_confirmation(event)
             case RequestRefused():
@@ -146,12 +151,22 @@ class Conversation:
             self._snapshots.want(event.added - {WILDCARD})
             log.info("subscription_confirmed", added=len(event.added), removed=len(event.removed))
             self._link.announce()
+        if event.trades_removed:
+            self._intake.take_trade(TradesInterrupted(event.trades_removed))
+        if event.trades_added:
+            self._trade_snapshots.want(event.trades_added - {WILDCARD})
         self._wake.set()
 
     def _take_refusal(self, event: RequestRefused) -> None:
         self._intake.counts[f"request_refused_{event.code}"] += 1
         tell = log.info if event.channel is Channel.STATUSES else log.warning
-        tell("subscription_refused", code=event.code, reason=event.message, symbols=len(event.symbols))
+        tell(
+            "subscription_refused",
+            channel=event.channel.value,
+            code=event.code,
+            reason=event.message,
+            symbols=len(event.symbols),
+        )
         self._wake.set()
         self._link.announce()
 
@@ -188,9 +203,7 @@ class Conversation:
             if in_flight is None:
                 self._session.try_again(wanted)
                 self._try_again_at_s = time.monotonic() + _TRY_AGAIN_S
-            elif in_flight.channel is Channel.STATUSES:
-                self._session.give_up_statuses()
-            else:
+            elif not self._session.give_up_side():
                 raise ConnectionEndedError(
                     Ending.LOST, f"no acknowledgement of a subscription within {_ACK_TIMEOUT_S:.0f} s"
                 ) from None

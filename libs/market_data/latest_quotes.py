@@ -1,7 +1,8 @@
 """The newest quote of every symbol between a fast reader and a slower writer: newest per symbol wins, the last is kept.
 
-Decides which of two quotes of a symbol stands, which symbols must be written, and which writes are worth a message.
-Bounded by the number of symbols. Never waits, never reads a clock.
+Decides which of two quotes of a symbol stands, which symbols must be written, and which writes are worth a message; the
+last trade, chosen in `latest_trades.py`, goes with the quote. Bounded by the number of symbols. Never waits, reads no
+clock.
 """
 
 from collections.abc import Collection, Iterable
@@ -10,8 +11,10 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
+from libs.market_data.latest_trades import LatestTrades
 from libs.market_data.prices import Price, PriceWrite
 from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable, exact, mid_price
+from libs.market_data.trades import Ineligible, Trade, TradeCancel, TradeCorrection, TradeEvent, TradesInterrupted
 
 # Venues' clocks differ, so arrival order decides, unless a quote is behind by more than clocks can explain.
 LATE_TOLERANCE: Final = timedelta(seconds=2)
@@ -24,17 +27,23 @@ class _Held:
     quote: Quote
     epoch: str | None
     newest_time: datetime
+    last: Trade | None = None
     seq: int = 0
     published: Quote | None = None
+    published_last: Trade | None = None
     published_epoch: str | None = None
     published_at_s: float = 0.0
 
 
 @dataclass(slots=True)
 class LatestQuotes:
-    """Newest quote per symbol. `conflated` counts those that were replaced before anybody wrote them."""
+    """Newest quote per symbol. `conflated` counts those that were replaced before anybody wrote them.
+
+    `trades` holds the last trades; a price carries its symbol's.
+    """
 
     feed: str
+    trades: LatestTrades = field(default_factory=LatestTrades)
     conflated: int = 0
     accepted: int = 0
     _held: dict[str, _Held] = field(default_factory=dict)
@@ -53,7 +62,7 @@ class LatestQuotes:
         symbol = quote.symbol
         held = self._held.get(symbol)
         if held is None:
-            self._held[symbol] = _Held(quote, epoch, time)
+            self._held[symbol] = _Held(quote, epoch, time, self.trades.last(symbol))
         elif refusal := (self._put_snapshot if quote.origin is QuoteOrigin.REST else self._put_streamed)(
             held, quote, time
         ):
@@ -66,6 +75,34 @@ class LatestQuotes:
         else:
             self._dirty[symbol] = None
         return None
+
+    def take_trade(self, event: TradeEvent) -> Ineligible | None:
+        """Take what was told of trades; return why a trade cannot be the last, else None.
+
+        A symbol whose last trade has changed waits to be written, if a quote of it is held: a price needs one. After an
+        interruption of all, a new connection, each goes without a last until told anew, and waits for its next quote.
+        """
+        refusal = self.trades.take(event)
+        match event:
+            case TradesInterrupted(None):
+                for held in self._held.values():
+                    held.last = None
+            case TradesInterrupted(frozenset() as symbols):
+                for symbol in symbols:
+                    self._note_last(symbol)
+            case TradeCorrection():
+                self._note_last(event.corrected.symbol)
+            case Trade() | TradeCancel() if refusal is None:
+                self._note_last(event.symbol)
+            case _:
+                pass
+        return refusal
+
+    def _note_last(self, symbol: str) -> None:
+        held, last = self._held.get(symbol), self.trades.last(symbol)
+        if held is not None and held.last is not last:
+            held.last = last
+            self._dirty.setdefault(symbol, None)
 
     @staticmethod
     def _put_streamed(held: _Held, quote: Quote, time: datetime) -> Unmarkable | None:
@@ -115,6 +152,7 @@ class LatestQuotes:
                 if publish:
                     held.seq += 1
                     held.published, held.published_epoch, held.published_at_s = held.quote, held.epoch, now_s
+                    held.published_last = held.last
                 batch.append(PriceWrite(self._price(held), publish))
         return batch
 
@@ -124,6 +162,7 @@ class LatestQuotes:
         return (
             published is None
             or held.published_epoch != held.epoch
+            or held.published_last is not held.last
             or not published.has_same_content(held.quote)
             or (published is not held.quote and now_s - held.published_at_s >= REPEAT_INTERVAL_S)
         )
@@ -148,6 +187,7 @@ class LatestQuotes:
         for symbol in [symbol for symbol in self._held if symbol not in symbols]:
             del self._held[symbol]
             self._dirty.pop(symbol, None)
+        self.trades.keep_only(symbols)
 
     def epoch_of(self, symbol: str) -> str | None:
         """Return the connection that vouches for the held quote; None when none is held."""
@@ -165,7 +205,7 @@ class LatestQuotes:
         return self._held.keys()
 
     def _price(self, held: _Held) -> Price:
-        quote = held.quote
+        quote, last = held.quote, held.last
         # why_unmarkable() let through only two-sided, timed quotes.
         assert quote.bid is not None  # noqa: S101
         assert quote.ask is not None  # noqa: S101
@@ -185,6 +225,9 @@ class LatestQuotes:
             received_at=quote.received_at,
             epoch=held.epoch,
             seq=held.seq,
+            last=None if last is None or last.price is None else exact(last.price),
+            last_timestamp=None if last is None else last.timestamp,
+            last_size=None if last is None else _shares(last.size),
         )
 
 

@@ -1,26 +1,40 @@
 """Takes every quote that came, by the stream or by REST: counts it, asks whether it may mark, hands it on.
 
+Trades, and what the venue says of them later, pass through it too, to handlers of their own.
+
 Knows no connection. What a quote means for the newest price of its symbol is the handlers' business.
 """
 
 import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import structlog
 
 from libs.market_data.quote_records import QuoteRecords, SymbolRecord
 from libs.market_data.quotes import Quote, Unmarkable, why_unmarkable
 from libs.market_data.snapshots import as_standing_quote
+from libs.market_data.trades import Ineligible, Trade, TradeCancel, TradeCorrection, TradeEvent, TradesInterrupted
 
 log = structlog.get_logger(__name__)
 
 QuoteHandler = Callable[[Quote], object]
+TradeHandler = Callable[[TradeEvent], object]
+
+
+_KINDS: Final[Mapping[type[TradeEvent], str]] = {
+    Trade: "trades",
+    TradeCancel: "cancels",
+    TradeCorrection: "corrections",
+    TradesInterrupted: "interruptions",
+}
 
 
 class QuoteIntake:
     """Where quotes come in. `counts` counts what was odd, and `quotes` those that the stream brought.
 
+    `trades` counts the trade messages by kind, and those that could not be the last price by reason.
     `is_lagging` says that the stream brings quotes long after they were made: they then count as known since the venue
     made them, not since they came.
     """
@@ -28,15 +42,22 @@ class QuoteIntake:
     def __init__(self, is_wanted: Callable[[str], bool], max_spread_pct: float) -> None:
         self.records = QuoteRecords(is_wanted)
         self.counts: Counter[str] = Counter()
+        self.trades: Counter[str] = Counter()
         self.is_lagging = False
         self._max_spread_pct = max_spread_pct
+        self._is_wanted = is_wanted
         self._handlers: list[QuoteHandler] = []
+        self._trade_handlers: list[TradeHandler] = []
 
     def add_handler(self, handler: QuoteHandler) -> None:
         """Have `handler(quote)` called for every quote that may mark. Raises TypeError for a coroutine function."""
-        if inspect.iscoroutinefunction(handler):
-            raise TypeError("a quote handler must not wait: register a plain function that hands the quote over")
+        _refuse_coroutine(handler)
         self._handlers.append(handler)
+
+    def add_trade_handler(self, handler: TradeHandler) -> None:
+        """Have `handler(event)` called for all that is told of trades. Raises TypeError for a coroutine function."""
+        _refuse_coroutine(handler)
+        self._trade_handlers.append(handler)
 
     def take_streamed(self, quote: Quote) -> bool:
         """Take a quote that the stream brought; return whether it may mark."""
@@ -63,6 +84,24 @@ class QuoteIntake:
         if record is not None and quote.timestamp is not None:
             record.snapshot_time = quote.timestamp
         self.take_fetched(quote)
+
+    def take_trade(self, event: TradeEvent) -> None:
+        """Take a trade, by the stream or by REST, or what the venue says of an earlier one."""
+        if not isinstance(event, TradesInterrupted):
+            symbol = event.corrected.symbol if isinstance(event, TradeCorrection) else event.symbol
+            if not self._is_wanted(symbol):
+                self.trades["unwanted"] += 1
+                return
+        self.trades[_KINDS[event.__class__]] += 1
+        for handler in self._trade_handlers:
+            try:
+                outcome = handler(event)
+            except Exception:
+                self.counts["handler_errors"] += 1
+                log.exception("trade_handler_failed", kind=type(event).__name__)
+            else:
+                if isinstance(outcome, Ineligible):
+                    self.trades[outcome.value] += 1
 
     def reject_malformed(self, symbol: str | None) -> None:
         """Count a message of `symbol` that could not be read; None when not even the symbol could."""
@@ -93,3 +132,8 @@ class QuoteIntake:
                 if isinstance(outcome, Unmarkable):
                     self.records.reject(record, outcome)
         return True
+
+
+def _refuse_coroutine(handler: Callable[..., object]) -> None:
+    if inspect.iscoroutinefunction(handler):
+        raise TypeError("a handler must not wait: register a plain function that hands over what it gets")

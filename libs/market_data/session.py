@@ -2,51 +2,41 @@
 
 Moves the confirmed set towards the wanted one, one request in flight. Alpaca refuses a request whole when one symbol
 is malformed (400) or when it would exceed the plan (405), so a refused request is halved until what fits streams and
-the culprit is known. Trading statuses are asked for last, of what streams already: no quote ever waits for them.
-Pure: no socket, no clock.
+the culprit is known. What rides along with the quotes is kept in `channels.py`. Pure: no socket, no clock.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Final, assert_never
 
 from libs.market_data.alpaca_messages import (
+    CancelMessage,
+    CorrectionMessage,
     ErrorMessage,
     QuoteMessage,
     StatusMessage,
     SubscriptionMessage,
     SuccessMessage,
+    TradeMessage,
     UnreadableFrameError,
     UnreadableMessage,
+    cancel_from,
+    correction_from,
     quote_from,
     read_frame,
     status_from,
+    trade_from,
 )
+from libs.market_data.channels import Channel, Refusal, SideChannel
 from libs.market_data.halts import TradingStatus
 from libs.market_data.quotes import Quote
 from libs.market_data.symbols import WILDCARD
+from libs.market_data.trades import Trade, TradeCancel, TradeCorrection
 
 _MOST_PER_REQUEST: Final = 100
 """Longer lists were seen to lose symbols (reports to Alpaca's C# client); chunks of a hundred were not."""
-
-
-class Refusal(StrEnum):
-    """Why Alpaca does not stream a symbol that is wanted."""
-
-    MALFORMED = "malformed"
-    OVER_LIMIT = "over_limit"
-    NOT_OFFERED = "not_offered"
-    NOT_CONFIRMED = "not_confirmed"
-
-
-class Channel(StrEnum):
-    """What a request is about, in the words of the wire."""
-
-    QUOTES = "quotes"
-    STATUSES = "statuses"
 
 
 class ErrorCode:
@@ -64,12 +54,21 @@ class ErrorCode:
     INSUFFICIENT_SCOPE = 411
 
 
+_SIDE_REFUSALS: Final = {
+    ErrorCode.INVALID_SYNTAX: Refusal.MALFORMED,
+    ErrorCode.SYMBOL_LIMIT: Refusal.OVER_LIMIT,
+    ErrorCode.INVALID_SUBSCRIBE_ACTION: Refusal.NOT_OFFERED,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class SubscriptionConfirmed:
-    """Alpaca has acknowledged; `added` are streamed from now on, `removed` no longer."""
+    """Alpaca has acknowledged; quotes of `added` are streamed from now on, of `removed` no longer; trades likewise."""
 
     added: frozenset[str]
     removed: frozenset[str]
+    trades_added: frozenset[str] = frozenset()
+    trades_removed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +98,9 @@ class FrameUnreadable:
 
 Event = (
     Quote
+    | Trade
+    | TradeCancel
+    | TradeCorrection
     | TradingStatus
     | SubscriptionConfirmed
     | RequestRefused
@@ -125,13 +127,12 @@ class SubscriptionRequest:
 class Session:
     """The state of one connection, from authentication to its end. `symbol_limit` None: none is known (yet).
 
-    `offers_statuses`: whether trading statuses are to be asked for; it turns False when the server refuses them.
+    `sides`: what is to be asked for beside the quotes, the most important first.
     """
 
     symbol_limit: int | None = None
-    offers_statuses: bool = False
+    sides: tuple[SideChannel, ...] = ()
     confirmed: frozenset[str] = frozenset()
-    confirmed_statuses: frozenset[str] = frozenset()
     refused: dict[str, Refusal] = field(default_factory=dict)
     in_flight: SubscriptionRequest | None = None
     counts: Counter[str] = field(default_factory=Counter)
@@ -139,12 +140,15 @@ class Session:
     _plan_limit: int | None = field(init=False)
     _to_renew: frozenset[str] = frozenset()
     _is_trying_again: bool = False
-    _are_statuses_paused: bool = False
 
     def __post_init__(self) -> None:
         self._plan_limit = self.symbol_limit
 
-    def receive(self, frame: bytes | str, received_at: datetime) -> list[Event]:
+    def side(self, channel: Channel) -> SideChannel | None:
+        """Return what is known of a channel beside the quotes; None when it is not to be asked for."""
+        return next((side for side in self.sides if side.channel is channel), None)
+
+    def receive(self, frame: bytes | str, received_at: datetime) -> list[Event]:  # noqa: C901 - a table
         """Take one frame; return what it says, in order. Never raises for what the frame contains."""
         try:
             messages = read_frame(frame)
@@ -156,8 +160,14 @@ class Session:
             match message:
                 case QuoteMessage():
                     events.append(quote_from(message, received_at))
+                case TradeMessage():
+                    events.append(trade_from(message, received_at))
                 case StatusMessage():
                     events.append(status_from(message))
+                case CorrectionMessage():
+                    events.append(correction_from(message, received_at))
+                case CancelMessage():
+                    events.append(cancel_from(message))
                 case SubscriptionMessage():
                     events.append(self._acknowledge(message))
                 case ErrorMessage():
@@ -175,16 +185,26 @@ class Session:
 
     def _acknowledge(self, message: SubscriptionMessage) -> SubscriptionConfirmed:
         before, self.confirmed = self.confirmed, frozenset(message.quotes or ())
-        self.confirmed_statuses = frozenset(message.statuses or ())
+        said = {Channel.STATUSES: message.statuses, Channel.TRADES: message.trades}
+        trades_before = self._confirmed_trades
+        for side in self.sides:
+            side.confirmed = frozenset(said.get(side.channel) or ())
+        trades = self._confirmed_trades
         request, self.in_flight = self.in_flight, None
         if request is not None and request.action == "subscribe":
             self._note_accepted(request)
-        return SubscriptionConfirmed(self.confirmed - before, before - self.confirmed)
+        return SubscriptionConfirmed(
+            self.confirmed - before, before - self.confirmed, trades - trades_before, trades_before - trades
+        )
+
+    @property
+    def _confirmed_trades(self) -> frozenset[str]:
+        side = self.side(Channel.TRADES)
+        return frozenset() if side is None else side.confirmed
 
     def _note_accepted(self, request: SubscriptionRequest) -> None:
-        if request.channel is Channel.STATUSES:
-            # Left out of the acknowledgement: this server does not have them, and says no more about it.
-            self.offers_statuses = self.offers_statuses and self.confirmed_statuses.issuperset(request.symbols)
+        if (side := self.side(request.channel)) is not None:
+            side.check_acknowledged(frozenset(request.symbols))
             return
         # An acknowledgement is the full set: what it leaves out will not stream, however often we ask.
         self._refuse((s for s in request.symbols if s not in self.confirmed), Refusal.NOT_CONFIRMED)
@@ -195,24 +215,25 @@ class Session:
     def _take_error(self, error: ErrorMessage) -> RequestRefused | StreamErrorReceived:
         self.counts[f"error_{error.code}"] += 1
         request = self.in_flight
-        answers_request = error.code in {
-            ErrorCode.INVALID_SYNTAX,
-            ErrorCode.SYMBOL_LIMIT,
-            ErrorCode.INVALID_SUBSCRIBE_ACTION,
-        }
-        if request is None or not answers_request:
+        side_refusal = _SIDE_REFUSALS.get(error.code)
+        if request is None or side_refusal is None:
             return StreamErrorReceived(error.code, error.msg)
         self.in_flight = None
         if request.action == "unsubscribe":
             return StreamErrorReceived(error.code, error.msg)
-        if request.channel is Channel.STATUSES:
-            self.offers_statuses = False
-        elif error.code == ErrorCode.SYMBOL_LIMIT and self.confirmed_statuses and not self._is_trying_again:
-            # Should the plan count statuses too, they make room: a quote is worth more.
-            self._are_statuses_paused = True
-        else:
+        if (side := self.side(request.channel)) is not None:
+            side.refusal = side_refusal
+        elif error.code != ErrorCode.SYMBOL_LIMIT or self._is_trying_again or not self._make_room():
             self._take_refusal(request, error.code)
         return RequestRefused(error.code, error.msg, request.symbols, request.channel)
+
+    def _make_room(self) -> bool:
+        """Pause what rides along, should the plan count it, the least important first; False when there is nothing."""
+        for side in reversed(self.sides):
+            if side.confirmed and not side.is_paused:
+                side.is_paused = True
+                return True
+        return False
 
     def _take_refusal(self, request: SubscriptionRequest, code: int) -> None:
         self._is_trying_again = False
@@ -258,9 +279,16 @@ class Session:
         """Have `symbols` unsubscribed and subscribed again: they are confirmed, and nothing comes."""
         self._to_renew |= self.confirmed.intersection(symbols)
 
-    def give_up_statuses(self) -> None:
-        """Take the request in flight as never answered: statuses are not asked for any more."""
-        self.in_flight, self.offers_statuses = None, False
+    def give_up_side(self) -> bool:
+        """Take the request in flight as never answered: its channel is not asked for any more.
+
+        Return whether it was about one beside the quotes; the quotes cannot be given up.
+        """
+        side = None if self.in_flight is None else self.side(self.in_flight.channel)
+        if side is None:
+            return False
+        self.in_flight, side.refusal = None, Refusal.NOT_CONFIRMED
+        return True
 
     # --- what to ask for ------------------------------------------------------------------------------------------
 
@@ -276,7 +304,7 @@ class Session:
         so that a full plan has room.
         """
         if self.in_flight is None:
-            self.in_flight = self._next_of_quotes(self.streamable(wanted)) or self._next_of_statuses()
+            self.in_flight = self._next_of_quotes(self.streamable(wanted)) or self._next_of_sides()
             return self.in_flight
         return None
 
@@ -286,19 +314,19 @@ class Session:
             chunk = tuple(sorted(leaving)[:_MOST_PER_REQUEST])
             self._to_renew -= frozenset(chunk)
             return SubscriptionRequest("unsubscribe", chunk)
-        may_keep = self.offers_statuses and not self._are_statuses_paused
-        surplus = self.confirmed_statuses - (self.confirmed if may_keep else frozenset())
-        if surplus:
-            return SubscriptionRequest("unsubscribe", tuple(sorted(surplus)[:_MOST_PER_REQUEST]), Channel.STATUSES)
+        for side in self.sides:
+            if surplus := side.surplus(self.confirmed):
+                return SubscriptionRequest("unsubscribe", tuple(sorted(surplus)[:_MOST_PER_REQUEST]), side.channel)
         missing = [symbol for symbol in target if symbol not in self.confirmed]
         return SubscriptionRequest("subscribe", tuple(missing[: self._chunk])) if missing else None
 
-    def _next_of_statuses(self) -> SubscriptionRequest | None:
-        self._are_statuses_paused = False
-        missing = self.confirmed - self.confirmed_statuses if self.offers_statuses else None
-        if not missing:
-            return None
-        return SubscriptionRequest("subscribe", tuple(sorted(missing)[:_MOST_PER_REQUEST]), Channel.STATUSES)
+    def _next_of_sides(self) -> SubscriptionRequest | None:
+        for side in self.sides:
+            side.is_paused = False
+        for side in self.sides:
+            if missing := side.missing(self.confirmed):
+                return SubscriptionRequest("subscribe", tuple(sorted(missing)[:_MOST_PER_REQUEST]), side.channel)
+        return None
 
     def has_what_it_can(self, wanted: Sequence[str]) -> bool:
         """Say whether the quotes of all of `wanted` that can be streamed are."""

@@ -29,7 +29,7 @@ class UnreadableFeedStatusError(UnreadableError):
     """The bytes hold no feed status."""
 
 
-class _PriceWire(msgspec.Struct, frozen=True, gc=False):
+class _PriceWire(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     symbol: str
     bid: Decimal | None
     ask: Decimal | None
@@ -43,6 +43,10 @@ class _PriceWire(msgspec.Struct, frozen=True, gc=False):
     received_at: str | None
     epoch: str | None
     seq: int | None
+    # With a default, and so left out while nothing is known of a trade.
+    last: Decimal | None = None
+    last_timestamp: str | None = None
+    last_size: Decimal | None = None
 
 
 class _ReadPriceWire(msgspec.Struct, frozen=True, gc=False):
@@ -61,6 +65,9 @@ class _ReadPriceWire(msgspec.Struct, frozen=True, gc=False):
     received_at: datetime | None = None
     epoch: str | None = None
     seq: int | None = None
+    last: Decimal | None = None
+    last_timestamp: datetime | None = None
+    last_size: Decimal | None = None
 
 
 class _WriteWire(msgspec.Struct, frozen=True, gc=False):
@@ -71,7 +78,7 @@ class _WriteWire(msgspec.Struct, frozen=True, gc=False):
     seq: int | None = None
 
 
-class _UpdateWire(msgspec.Struct, frozen=True, gc=False):
+class _UpdateWire(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     symbol: str
     price: Decimal
     timestamp: str
@@ -81,6 +88,8 @@ class _UpdateWire(msgspec.Struct, frozen=True, gc=False):
     seq: int | None
     received_at: str | None
     feed: str | None
+    last: Decimal | None = None
+    last_timestamp: str | None = None
 
 
 class _ReadUpdateWire(msgspec.Struct, frozen=True, gc=False):
@@ -93,6 +102,8 @@ class _ReadUpdateWire(msgspec.Struct, frozen=True, gc=False):
     seq: int | None = None
     received_at: datetime | None = None
     feed: str | None = None
+    last: Decimal | None = None
+    last_timestamp: datetime | None = None
 
 
 class _FeedStatusWire(msgspec.Struct, frozen=True):
@@ -133,7 +144,8 @@ def encode_price(price: Price) -> bytes:
 
     Sample: `{"symbol":"AAPL","bid":151.99,"ask":152.01,"mid":152.00,"bid_size":300,"ask_size":100,
     "timestamp":"2025-10-19T14:30:15.123456+00:00","exchange":"V","ask_exchange":"V","feed":"iex",
-    "received_at":"2025-10-19T14:30:15.130002+00:00","epoch":"c1","seq":7}`
+    "received_at":"2025-10-19T14:30:15.130002+00:00","epoch":"c1","seq":7}`, and once a trade is known
+    `"last":152.01,"last_timestamp":"2025-10-19T14:30:14.900000+00:00","last_size":100`.
     """
     received_at = price.received_at
     return _encode(
@@ -151,6 +163,9 @@ def encode_price(price: Price) -> bytes:
             None if received_at is None else utc_text(received_at),
             price.epoch,
             price.seq,
+            price.last,
+            _known_text(price.last_timestamp),
+            price.last_size,
         )
     )
 
@@ -168,8 +183,8 @@ def decode_price(data: bytes, symbol: str | None = None) -> Price:
     named = wire.symbol or symbol
     if not named or (symbol is not None and named != symbol):
         raise UnreadablePriceError(f"expected a price of {symbol!r}, found one of {wire.symbol!r}")
-    _check_prices(wire.mid, wire.bid, wire.ask)
-    _check_sizes(wire.bid_size, wire.ask_size)
+    _check_prices(wire.mid, wire.bid, wire.ask, wire.last)
+    _check_sizes(wire.bid_size, wire.ask_size, wire.last_size)
     return Price(
         named,
         wire.mid,
@@ -184,6 +199,9 @@ def decode_price(data: bytes, symbol: str | None = None) -> Price:
         None if wire.received_at is None else _utc(wire.received_at),
         wire.epoch,
         wire.seq,
+        wire.last,
+        None if wire.last_timestamp is None else _utc(wire.last_timestamp),
+        wire.last_size,
     )
 
 
@@ -202,7 +220,8 @@ def encode_price_update(price: Price) -> bytes:
     """Return the message of `price.updated.{symbol}`. Raises ValueError like `encode_price`.
 
     Sample: `{"symbol":"AAPL","price":152.00,"timestamp":"2025-10-19T14:30:15.123456+00:00","bid":151.99,
-    "ask":152.01,"epoch":"c1","seq":7,"received_at":"2025-10-19T14:30:15.130002+00:00","feed":"iex"}`
+    "ask":152.01,"epoch":"c1","seq":7,"received_at":"2025-10-19T14:30:15.130002+00:00","feed":"iex"}`, and once a trade
+    is known `"last":152.01,"last_timestamp":"2025-10-19T14:30:14.900000+00:00"`.
     """
     received_at = price.received_at
     return _encode(
@@ -216,6 +235,8 @@ def encode_price_update(price: Price) -> bytes:
             price.seq,
             None if received_at is None else utc_text(received_at),
             price.feed,
+            price.last,
+            _known_text(price.last_timestamp),
         )
     )
 
@@ -228,7 +249,7 @@ def decode_price_update(data: bytes) -> Price:
         raise UnreadablePriceError(str(error)) from error
     if not wire.symbol:
         raise UnreadablePriceError("the update names no symbol")
-    _check_prices(wire.price, wire.bid, wire.ask)
+    _check_prices(wire.price, wire.bid, wire.ask, wire.last)
     return Price(
         symbol=wire.symbol,
         mid=wire.price,
@@ -239,6 +260,8 @@ def decode_price_update(data: bytes) -> Price:
         received_at=None if wire.received_at is None else _utc(wire.received_at),
         epoch=wire.epoch,
         seq=wire.seq,
+        last=wire.last,
+        last_timestamp=None if wire.last_timestamp is None else _utc(wire.last_timestamp),
     )
 
 
@@ -306,26 +329,31 @@ def utc_text(time: datetime) -> str:
     return _encode(time)[1:-2].decode() + "+00:00"
 
 
-def _check_prices(mid: Decimal, bid: Decimal | None, ask: Decimal | None) -> None:
+def _known_text(time: datetime | None) -> str | None:
+    return None if time is None else utc_text(time)
+
+
+def _check_prices(mid: Decimal, bid: Decimal | None, ask: Decimal | None, last: Decimal | None) -> None:
     try:
         if (
             _SMALLEST <= mid <= _LARGEST
             and (bid is None or _SMALLEST <= bid <= _LARGEST)
             and (ask is None or _SMALLEST <= ask <= _LARGEST)
+            and (last is None or _SMALLEST <= last <= _LARGEST)
         ):
             return
     except InvalidOperation:  # NaN cannot be compared
         pass
-    raise UnreadablePriceError(f"expected positive prices, found {mid}, bid {bid}, ask {ask}")
+    raise UnreadablePriceError(f"expected positive prices, found {mid}, bid {bid}, ask {ask}, last {last}")
 
 
-def _check_sizes(bid_size: Decimal | None, ask_size: Decimal | None) -> None:
+def _check_sizes(*sizes: Decimal | None) -> None:
     try:
-        if (bid_size is None or 0 <= bid_size <= _LARGEST) and (ask_size is None or 0 <= ask_size <= _LARGEST):
+        if all(size is None or 0 <= size <= _LARGEST for size in sizes):
             return
     except InvalidOperation:  # NaN cannot be compared
         pass
-    raise UnreadablePriceError(f"expected sizes in shares, found {bid_size} and {ask_size}")
+    raise UnreadablePriceError(f"expected sizes in shares, found {', '.join(map(str, sizes))}")
 
 
 def _utc(time: datetime) -> datetime:

@@ -1,5 +1,7 @@
 """Alpaca's answers to subscription requests under a plan, without a socket: for tests of the session alone."""
 
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgpack
@@ -13,13 +15,22 @@ def frame(*messages: object) -> bytes:
 
 
 class Server:
-    """Answers requests as Alpaca does; `counts_statuses`: whether they count towards the plan's limit."""
+    """Answers requests as Alpaca does. `counted`: the channels whose symbols count towards the plan's limit.
 
-    def __init__(self, limit: int | None = None, *, refuses_statuses: int | None = None, counts_statuses: bool = False):
+    `refuses`: the error code that answers every subscription of a channel.
+    """
+
+    def __init__(
+        self,
+        limit: int | None = None,
+        *,
+        refuses: Mapping[str, int] = MappingProxyType({}),
+        counted: Collection[str] = ("quotes",),
+    ):
         self.limit = limit
-        self.refuses_statuses = refuses_statuses
-        self.counts_statuses = counts_statuses
-        self.subscribed: dict[str, set[str]] = {"quotes": set(), "statuses": set()}
+        self.refuses = refuses
+        self.counted = counted
+        self.subscribed: dict[str, set[str]] = {"quotes": set(), "statuses": set(), "trades": set()}
         self.seen: list[dict[str, Any]] = []
 
     def answer(self, request: SubscriptionRequest) -> bytes:
@@ -27,11 +38,11 @@ class Server:
         self.seen.append(dict(message))
         action = message.pop("action")
         ((channel, symbols),) = message.items()
-        if channel == "statuses" and action == "subscribe" and self.refuses_statuses:
-            return frame({"T": "error", "code": self.refuses_statuses, "msg": "no"})
+        if action == "subscribe" and channel in self.refuses:
+            return frame({"T": "error", "code": self.refuses[channel], "msg": "no"})
         after = {name: set(held) for name, held in self.subscribed.items()}
         after[channel] = after[channel] | set(symbols) if action == "subscribe" else after[channel] - set(symbols)
-        counted = len(after["quotes"]) + (len(after["statuses"]) if self.counts_statuses else 0)
+        counted = sum(len(after[name]) for name in self.counted)
         if self.limit is not None and counted > self.limit and action == "subscribe":
             return frame({"T": "error", "code": 405, "msg": "symbol limit exceeded"})
         self.subscribed = after

@@ -11,6 +11,7 @@ from apps.alpaca_simulator.bars import BarBuilder
 from apps.alpaca_simulator.listings import UNIVERSE, listing_of, unit_hash
 from apps.alpaca_simulator.market import DELAY_NS, Habits, Lottery, RandomWalkMarket, as_seen_on
 from apps.alpaca_simulator.points import Bar, Feed, Quote, Trade
+from apps.alpaca_simulator.replay import ReplayMarket
 
 NOW_NS = 1_760_884_215_000_000_000
 
@@ -137,3 +138,38 @@ def test_trades_happen_at_a_side_of_the_quote(symbol):
         assert trade.time_ns == quote.time_ns
         assert ("I" in trade.conditions) == (trade.size < 100)
     assert len(ids) == 50
+
+
+def test_the_last_trade_is_known_and_shown_as_the_feed_shows_it():
+    walk = market()
+    assert walk.latest_trade("KO", Feed.SIP, NOW_NS) is None
+    trades = [walk.trade(walk.step("KO", NOW_NS + n)) for n in range(20)]
+    last = [trade for trade in trades if "I" not in trade.conditions][-1]
+    assert walk.latest_trade("KO", Feed.SIP, NOW_NS) == last
+    on_iex = walk.latest_trade("KO", Feed.IEX, NOW_NS)
+    assert (on_iex.exchange, on_iex.price) == ("V", last.price)
+    given_trade = Trade("KO", 7, "Q", 60.0, 100, NOW_NS)
+    walk.put_trade(given_trade)
+    assert walk.latest_trade("KO", Feed.IEX, NOW_NS) == given_trade
+
+
+@pytest.mark.parametrize("make", [market, ReplayMarket])
+def test_a_split_changes_what_quotes_and_trades_cost(make):
+    venue = make()
+    venue.rescale("AAPL", 0.5)
+    venue.put(Quote("AAPL", 200.0, 1, "Q", 200.04, 1, "P", NOW_NS))
+    venue.put_trade(Trade("AAPL", 7, "Q", 200.01, 100, NOW_NS))
+    venue.rescale("AAPL", 0.25)
+    quote = venue.latest_quote("AAPL", Feed.SIP, NOW_NS)
+    assert (quote.bid_price, quote.ask_price) == (50.0, 50.01)
+    assert venue.latest_trade("AAPL", Feed.SIP, NOW_NS).price == 50.0
+
+
+def test_after_a_split_the_walk_goes_on_around_the_new_price():
+    walk = market()
+    walk.step("AAPL", NOW_NS)
+    walk.rescale("AAPL", 0.25)
+    usual = listing_of("AAPL").base_price / 4
+    for n in range(1, 200):
+        quote = walk.step("AAPL", NOW_NS + n)
+        assert abs((quote.bid_price + quote.ask_price) / 2 / usual - 1) < 0.2

@@ -46,9 +46,30 @@ async def test_latest_quotes():
         one = await get(http, "/v2/stocks/AAPL/quotes/latest")
         assert one["symbol"] == "AAPL"
         assert (one["quote"]["bp"], one["quote"]["ap"], one["quote"]["bx"]) == (151.99, 152.01, "Q")
-        trades = (await get(http, "/v2/stocks/trades/latest", symbols="AAPL,KO", feed="sip"))["trades"]
+
+
+async def test_latest_trades():
+    async with simulator_and_client() as (sim, http):
+
+        async def latest():
+            return (await get(http, "/v2/stocks/trades/latest", symbols="AAPL,KO", feed="iex"))["trades"]
+
+        sim.emit("AAPL", 151.99, 152.01)
+        assert await latest() == {}
+        sim.trade("AAPL", 152.0, trade_id=1, exchange="Q")
+        sim.trade("AAPL", 152.01, trade_id=2, size=300)
+        sim.trade("AAPL", 140.0, conditions=("@", "I"))
+        trades = await latest()
         assert list(trades) == ["AAPL"]
-        assert trades["AAPL"]["p"] == 151.99
+        assert set(trades["AAPL"]) == {"t", "x", "p", "s", "c", "i", "z"}
+        assert {key: trades["AAPL"][key] for key in "xpsciz"} == {
+            "x": "V", "p": 152.01, "s": 300, "c": ["@"], "i": 2, "z": "C",
+        }  # fmt: skip
+        sim.cancel_trade("AAPL")
+        assert (await latest())["AAPL"]["x"] == "Q"
+        sim.correct_trade("AAPL", 1, price=151.5)
+        assert (await latest())["AAPL"]["p"] == 151.5
+        assert (await get(http, "/v2/stocks/snapshots", symbols="AAPL"))["AAPL"]["latestTrade"]["p"] == 151.5
 
 
 async def test_rest_and_stream_tell_the_same():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.alpaca_simulator.points import Bar, Quote, Status, Trade
+from apps.alpaca_simulator.points import Bar, Quote, Status, Trade, TradeCancel, TradeCorrection
 from apps.alpaca_simulator.protocol import AUTHENTICATED, CONNECTED, ErrorCode, error
 from apps.alpaca_simulator.pump import fakepaca_quote
 from apps.alpaca_simulator.wire import (
@@ -165,3 +165,25 @@ def test_a_trading_status():
         "T": "s", "S": "AAPL", "sc": "H", "sm": "Trading Halt", "rc": "T12", "rm": "For information",
         "t": "2021-02-22T19:15:00Z", "z": "C",
     }  # fmt: skip
+
+
+def test_a_trade_correction():
+    correction = TradeCorrection(
+        "EEM", "M", 52983525033527, 39.1582, 440000, (" ", "7"), 52983525034326, 39.1809, 440000, (" ", "7"),
+        1_680_791_106_542_305_024, "B",
+    )  # fmt: skip
+    assert json.loads(encode_point(correction, Codec.JSON)) == {
+        "T": "c", "S": "EEM", "x": "M", "oi": 52983525033527, "op": 39.1582, "os": 440000, "oc": [" ", "7"],
+        "ci": 52983525034326, "cp": 39.1809, "cs": 440000, "cc": [" ", "7"], "z": "B",
+        "t": "2023-04-06T14:25:06.542305024Z",
+    }  # fmt: skip
+    assert next(iter(msgpack.unpackb(encode_point(correction, Codec.MSGPACK)))) == "T"
+
+
+def test_a_trade_cancel():
+    cancel = TradeCancel("GOOGL", 465, "D", 105.31, 300, "C", 1_680_786_942_835_409_580, "C")
+    assert json.loads(encode_point(cancel, Codec.JSON)) == {
+        "T": "x", "S": "GOOGL", "i": 465, "x": "D", "p": 105.31, "s": 300, "a": "C", "z": "C",
+        "t": "2023-04-06T13:15:42.83540958Z",
+    }  # fmt: skip
+    assert next(iter(msgpack.unpackb(encode_point(cancel, Codec.MSGPACK)))) == "T"

@@ -6,15 +6,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.market_data.alpaca_messages import (
+    CancelMessage,
+    CorrectionMessage,
     ErrorMessage,
     QuoteMessage,
     SubscriptionMessage,
     SuccessMessage,
+    TradeMessage,
     UnreadableFrameError,
     UnreadableMessage,
+    cancel_from,
+    correction_from,
     quote_from,
     read_frame,
+    trade_from,
 )
+from libs.market_data.trades import Trade, TradeCancel, TradeCorrection
 from tests.support.quotes import NOON
 
 # Bytes of Alpaca's own server, and of its documentation's examples.
@@ -50,6 +57,40 @@ def test_a_text_frame_is_read_as_json() -> None:
     assert read_frame('[{"T":"subscription","quotes":["A"],"trades":null}]') == [SubscriptionMessage(["A"])]
 
 
+# Alpaca's documentation's examples.
+JSON_TRADE = (
+    '[{"T":"t","i":96921,"S":"AAPL","x":"D","p":126.55,"s":1,"t":"2021-02-22T15:51:44.208Z","c":["@","I"],"z":"C"}]'
+)
+JSON_CORRECTION = (
+    '[{"T":"c","S":"EEM","x":"M","oi":52983525033527,"op":39.1582,"os":440000,"oc":[" ","7"],"ci":52983525034326,'
+    '"cp":39.1809,"cs":440000,"cc":[" ","7"],"z":"B","t":"2023-04-06T14:25:06.542305024Z"}]'
+)
+JSON_CANCEL = (
+    '[{"T":"x","S":"GOOGL","i":465,"x":"D","p":105.31,"s":300,"a":"C","z":"C","t":"2023-04-06T13:15:42.83540958Z"}]'
+)
+
+
+def test_a_trade_and_what_is_said_of_it_later() -> None:
+    [trade], [correction], [cancel] = (read_frame(text) for text in (JSON_TRADE, JSON_CORRECTION, JSON_CANCEL))
+    assert isinstance(trade, TradeMessage)
+    traded_at = datetime(2021, 2, 22, 15, 51, 44, 208000, tzinfo=UTC)
+    assert trade_from(trade, NOON) == Trade("AAPL", 96921, "D", 126.55, 1.0, ("@", "I"), "C", traded_at, NOON)
+    assert isinstance(correction, CorrectionMessage)
+    at = datetime(2023, 4, 6, 14, 25, 6, 542305, tzinfo=UTC)
+    assert correction_from(correction, NOON) == TradeCorrection(
+        52983525033527, Trade("EEM", 52983525034326, "M", 39.1809, 440000.0, (" ", "7"), "B", at, NOON)
+    )
+    assert isinstance(cancel, CancelMessage)
+    assert cancel_from(cancel) == TradeCancel("GOOGL", 465, "D")
+
+
+def test_a_correction_without_an_id_of_its_own_keeps_the_originals() -> None:
+    [message] = read_frame('[{"T":"c","S":"A","oi":7,"cp":1.5,"t":"2023-04-06T14:25:06"}]')
+    assert isinstance(message, CorrectionMessage)
+    corrected = correction_from(message, NOON).corrected
+    assert (corrected.trade_id, corrected.price, corrected.timestamp, corrected.conditions) == (7, 1.5, None, ())
+
+
 def packed(*messages: object) -> bytes:
     return bytes(msgpack.packb(list(messages)))
 
@@ -65,6 +106,10 @@ GOOD = {"T": "q", "S": "GOOD", "bp": 1.0, "ap": 1.1, "t": msgpack.Timestamp(1_70
         ({"T": "q", "S": "A", "t": 5}, "q", "A"),
         ({"T": "q", "S": 7}, "q", None),
         ({"T": "q"}, "q", None),
+        ({"T": "t", "S": "A", "p": "1"}, "t", "A"),
+        ({"T": "t", "S": "A", "i": -1.5}, "t", "A"),
+        ({"T": "c", "S": "A"}, "c", "A"),
+        ({"T": "x", "S": "A", "i": None}, "x", "A"),
         ({"T": 5, "S": "A"}, None, "A"),
         ({"S": "A"}, None, "A"),
         (5, None, None),
@@ -87,7 +132,7 @@ def test_a_bad_message_in_a_text_frame_costs_one_message() -> None:
 
 
 def test_channels_that_were_not_asked_for_are_passed_over() -> None:
-    assert len(read_frame(packed({"T": "t", "S": "A"}, GOOD, {"T": "b", "S": "A"}))) == 1
+    assert len(read_frame(packed({"T": "l", "S": "A"}, GOOD, {"T": "b", "S": "A"}))) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tests.support.scripted_http import Said, ScriptedHttp, scripted_http
 from tests.support.simulator import running_simulator
 
 QUOTES = "/v2/stocks/quotes/latest"
+TRADES = "/v2/stocks/trades/latest"
 BARS = "/v2/stocks/bars"
 CLOCK = "/v2/clock"
 NOW = datetime(2025, 10, 20, 21, 0, tzinfo=UTC)
@@ -221,6 +222,26 @@ class TestLatestQuotes:
         assert [(quote.symbol, quote.bid, quote.ask) for quote in quotes] == [("AAPL", 150.01, 150.03)]
         assert clock.is_open
         assert clock.simulator_mode is Mode.SIMULATED
+
+
+class TestLatestTrades:
+    async def test_asks_like_quotes_and_counts_what_it_could_not_read(
+        self, server: ScriptedHttp, rest: AlpacaRest
+    ) -> None:
+        server.say(TRADES, '{"trades":{"A":{"p":"x"},"B":{"p":1},"C":{"p":1,"u":"canceled"}}}', Said("", 400), "[]")
+        assert [trade.symbol for trade in await rest.latest_trades(["C", "B", "A", "B"], "sip")] == ["B"]
+        assert rest.unreadable_trades == 1
+        assert server.asked[0].query == {"symbols": "A,B,C", "feed": "sip"}
+        assert await rest.latest_trades(["FAKEPACA"], "test") == []
+        with pytest.raises(AlpacaRestError, match="unreadable"):
+            await rest.latest_trades(["A", "B"], "sip")
+
+    async def test_from_the_simulator(self) -> None:
+        async with running_simulator(rate=0) as simulator:
+            simulator.trade("AAPL", 150.02, trade_id=7)
+            async with AlpacaRest(simulator.base_url, simulator.base_url, "k", "s") as rest:
+                (trade,) = await rest.latest_trades(["AAPL", "MSFT"], "iex")
+        assert (trade.symbol, trade.trade_id, trade.price, trade.exchange) == ("AAPL", 7, 150.02, "V")
 
 
 class TestDailyBars:

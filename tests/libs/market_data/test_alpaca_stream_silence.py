@@ -15,9 +15,9 @@ from apps.alpaca_simulator.simulator import Simulator
 from libs.market_data import silence, silence_watch
 from libs.market_data.alpaca_rest import AlpacaRest
 from libs.market_data.alpaca_stream import AlpacaMarketDataStream
+from libs.market_data.channels import Refusal
 from libs.market_data.prices import LinkState
 from libs.market_data.quotes import Quote, QuoteOrigin
-from libs.market_data.session import Refusal
 from libs.market_data.silence import Silence
 from tests.support.simulator import running_simulator
 from tests.support.waiting import eventually

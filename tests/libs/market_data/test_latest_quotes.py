@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.prices import PriceWrite
 from libs.market_data.quotes import QuoteOrigin, Unmarkable
-from tests.support.quotes import NOON, make_quote
+from libs.market_data.trades import Ineligible, TradeCancel, TradesInterrupted
+from tests.support.quotes import NOON, make_quote, make_trade
 
 
 @pytest.fixture
@@ -123,6 +124,75 @@ def test_what_nobody_wants_is_forgotten(latest: LatestQuotes) -> None:
 
 def test_an_untimed_quote_is_refused(latest: LatestQuotes) -> None:
     assert latest.put(make_quote(timestamp=None), "e1") is Unmarkable.UNTIMED
+
+
+def test_the_last_trade_goes_with_the_quote_and_a_new_one_is_news(latest: LatestQuotes) -> None:
+    latest.put(make_quote(), "e1")
+    first = taken(latest, 100.0)["AAPL"].price
+    assert (first.last, first.last_timestamp, first.last_size) == (None, None, None)
+    assert latest.take_trade(make_trade(price=150.26, size=30.0, at_s=0.1)) is None
+    write = taken(latest, 100.1)["AAPL"]
+    assert (write.publish, write.price.seq, write.price.epoch) == (True, 2, "e1")
+    assert (write.price.last, write.price.last_size) == (Decimal("150.26"), Decimal(30))
+    assert write.price.last_timestamp == NOON + timedelta(seconds=0.1)
+    assert write.price.timestamp == NOON
+    latest.put(make_quote(at_s=0.2), "e1")
+    assert not taken(latest, 100.2)["AAPL"].publish
+
+
+def test_without_a_quote_a_trade_is_kept_but_not_written(latest: LatestQuotes) -> None:
+    latest.take_trade(make_trade(price=150.26))
+    assert latest.pending == 0
+    latest.put(make_quote(), "e1")
+    assert taken(latest)["AAPL"].price.last == Decimal("150.26")
+
+
+def test_a_cancel_of_the_last_is_news_and_one_of_an_older_trade_is_none(latest: LatestQuotes) -> None:
+    latest.put(make_quote(), "e1")
+    latest.take_trade(make_trade(1, 150.25))
+    latest.take_trade(make_trade(2, 150.26))
+    latest.take(0.0)
+    latest.take_trade(TradeCancel("AAPL", 1, "V"))
+    assert latest.pending == 0
+    latest.take_trade(TradeCancel("AAPL", 2, "V"))
+    write = taken(latest)["AAPL"]
+    assert (write.publish, write.price.last) == (True, None)
+
+
+def test_an_ineligible_trade_changes_nothing(latest: LatestQuotes) -> None:
+    latest.put(make_quote(), "e1")
+    latest.take(0.0)
+    assert latest.take_trade(make_trade(conditions=("@", "I"))) is Ineligible.CONDITION
+    assert latest.pending == 0
+
+
+def test_when_a_symbols_trades_end_its_price_is_written_without(latest: LatestQuotes) -> None:
+    latest.put(make_quote(), "e1")
+    latest.take_trade(make_trade())
+    latest.take(0.0)
+    latest.take_trade(TradesInterrupted(frozenset({"AAPL", "NEVER"})))
+    write = taken(latest)["AAPL"]
+    assert (write.publish, write.price.last) == (True, None)
+
+
+def test_a_new_connection_writes_no_price_of_the_old_one_but_the_next_has_no_last(latest: LatestQuotes) -> None:
+    latest.put(make_quote(), "e1")
+    latest.take_trade(make_trade())
+    latest.take(0.0)
+    latest.take_trade(TradesInterrupted())
+    assert latest.pending == 0
+    latest.put(make_quote(at_s=1), "e2")
+    assert taken(latest)["AAPL"].price.last is None
+
+
+def test_a_last_trade_that_was_not_written_waits_again(latest: LatestQuotes) -> None:
+    latest.put(make_quote(), "e1")
+    latest.take_trade(make_trade(price=150.26))
+    latest.take(0.0)
+    latest.mark_unwritten(["AAPL"])
+    assert taken(latest)["AAPL"].price.last == Decimal("150.26")
+    latest.keep_only(())
+    assert list(latest.trades.symbols) == []
 
 
 STEPS = st.lists(

@@ -7,10 +7,10 @@ from apps.alpaca_simulator.points import Feed
 from apps.alpaca_simulator.protocol import Credentials, Rules
 from apps.alpaca_simulator.protocol import Session as ServerSession
 from libs.market_data.alpaca_messages import UnreadableMessage
+from libs.market_data.channels import Refusal
 from libs.market_data.quotes import Quote
 from libs.market_data.session import (
     FrameUnreadable,
-    Refusal,
     RequestRefused,
     Session,
     StreamErrorReceived,

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.market_data.session import Refusal, Session
+from libs.market_data.channels import Channel, Refusal, SideChannel
+from libs.market_data.session import Session
 from tests.support.plan_server import Server, converge
 
 SYMBOLS = [f"S{letter}" for letter in "ABCDEFGHIJKL"]
@@ -15,7 +16,7 @@ SYMBOLS = [f"S{letter}" for letter in "ABCDEFGHIJKL"]
     wanted=st.lists(st.sampled_from(SYMBOLS), unique=True),
 )
 def test_a_limit_that_is_lifted_is_noticed_without_a_reconnect(first: int, then: int | None, wanted: list[str]) -> None:
-    session, server = Session(offers_statuses=True), Server(limit=first)
+    session, server = Session(sides=(SideChannel(Channel.STATUSES),)), Server(limit=first)
     converge(session, wanted, server)
     assert session.confirmed == set(wanted[:first])
     server.limit = None if then is None else max(first, then)
@@ -65,7 +66,7 @@ def test_nothing_left_out_is_nothing_to_try() -> None:
 
 
 def test_renewing_takes_leave_and_subscribes_again() -> None:
-    session, server = Session(offers_statuses=True), Server()
+    session, server = Session(sides=(SideChannel(Channel.STATUSES),)), Server()
     converge(session, ["A", "B"], server)
     server.seen.clear()
     session.renew(["A", "never confirmed"])
@@ -74,4 +75,4 @@ def test_renewing_takes_leave_and_subscribes_again() -> None:
         {"action": "unsubscribe", "quotes": ["A"]},
         {"action": "subscribe", "quotes": ["A"]},
     ]
-    assert server.subscribed == {"quotes": {"A", "B"}, "statuses": {"A", "B"}}
+    assert server.subscribed == {"quotes": {"A", "B"}, "statuses": {"A", "B"}, "trades": set()}

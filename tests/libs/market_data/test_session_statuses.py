@@ -1,32 +1,44 @@
 """Trading statuses ride along: asked for last, given up first, and never in the way of a quote."""
 
+from typing import Any
+
 import msgpack
 import pytest
 
+from libs.market_data.channels import Channel, SideChannel
 from libs.market_data.halts import TradingStatus
-from libs.market_data.session import Channel, RequestRefused, Session, SubscriptionRequest
+from libs.market_data.session import RequestRefused, Session, SubscriptionRequest
 from tests.support.plan_server import Server, converge, frame
 from tests.support.quotes import NOON
 
 
+def with_statuses(**fields: Any) -> Session:
+    return Session(sides=(SideChannel(Channel.STATUSES),), **fields)
+
+
+def offers_statuses(session: Session) -> bool:
+    side = session.side(Channel.STATUSES)
+    return side is not None and side.is_offered
+
+
 def test_statuses_are_asked_for_after_the_quotes() -> None:
-    session, server = Session(offers_statuses=True), Server()
+    session, server = with_statuses(), Server()
     converge(session, ["A", "B"], server)
     assert server.seen == [
         {"action": "subscribe", "quotes": ["A", "B"]},
         {"action": "subscribe", "statuses": ["A", "B"]},
     ]
     converge(session, ["B"], server)
-    assert server.subscribed == {"quotes": {"B"}, "statuses": {"B"}}
+    assert server.subscribed == {"quotes": {"B"}, "statuses": {"B"}, "trades": set()}
     assert session.has_what_it_can(["B"])
 
 
 @pytest.mark.parametrize("code", [400, 405, 410])
 def test_a_server_without_statuses_streams_the_quotes(code: int) -> None:
-    session, server = Session(offers_statuses=True), Server(refuses_statuses=code)
+    session, server = with_statuses(), Server(refuses={"statuses": code})
     converge(session, ["A", "B"], server)
     assert session.confirmed == {"A", "B"}
-    assert not session.offers_statuses
+    assert not offers_statuses(session)
     assert session.refused == {}
     assert session.symbol_limit is None
     converge(session, ["A", "B", "C"], server)
@@ -35,7 +47,7 @@ def test_a_server_without_statuses_streams_the_quotes(code: int) -> None:
 
 
 def test_a_refusal_of_statuses_is_told_as_such() -> None:
-    session = Session(offers_statuses=True, confirmed=frozenset("A"))
+    session = with_statuses(confirmed=frozenset("A"))
     request = session.next_request(["A"])
     assert request == SubscriptionRequest("subscribe", ("A",), Channel.STATUSES)
     assert session.receive(frame({"T": "error", "code": 410, "msg": "no"}), NOON) == [
@@ -44,36 +56,36 @@ def test_a_refusal_of_statuses_is_told_as_such() -> None:
 
 
 def test_statuses_that_are_acknowledged_but_left_out_are_not_asked_for_again() -> None:
-    session = Session(offers_statuses=True, confirmed=frozenset("A"))
+    session = with_statuses(confirmed=frozenset("A"))
     session.next_request(["A"])
     session.receive(frame({"T": "subscription", "quotes": ["A"]}), NOON)
-    assert not session.offers_statuses
+    assert not offers_statuses(session)
     assert session.next_request(["A"]) is None
 
 
 def test_should_the_plan_count_statuses_quotes_win() -> None:
-    session, server = Session(offers_statuses=True), Server(limit=4, counts_statuses=True)
+    session, server = with_statuses(), Server(limit=4, counted=("quotes", "statuses"))
     converge(session, ["A", "B"], server)
-    assert server.subscribed == {"quotes": {"A", "B"}, "statuses": {"A", "B"}}
+    assert server.subscribed == {"quotes": {"A", "B"}, "statuses": {"A", "B"}, "trades": set()}
     converge(session, ["A", "B", "C", "D"], server)
-    assert server.subscribed == {"quotes": {"A", "B", "C", "D"}, "statuses": set()}
+    assert server.subscribed == {"quotes": {"A", "B", "C", "D"}, "statuses": set(), "trades": set()}
     assert session.symbol_limit is None
 
 
 def test_on_a_full_plan_statuses_stay_when_more_is_tried_again() -> None:
-    session, server = Session(offers_statuses=True), Server(limit=2)
+    session, server = with_statuses(), Server(limit=2)
     wanted = ["A", "B", "C"]
     converge(session, wanted, server)
     for _ in range(3):
         session.try_again(wanted)
         converge(session, wanted, server)
-    assert server.subscribed == {"quotes": {"A", "B"}, "statuses": {"A", "B"}}
+    assert server.subscribed == {"quotes": {"A", "B"}, "statuses": {"A", "B"}, "trades": set()}
 
 
 def test_statuses_never_answered_are_given_up() -> None:
-    session = Session(offers_statuses=True, confirmed=frozenset("A"))
+    session = with_statuses(confirmed=frozenset("A"))
     session.next_request(["A"])
-    session.give_up_statuses()
+    assert session.give_up_side()
     assert session.next_request(["A"]) is None
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -77,6 +78,9 @@ prices = st.builds(
     received_at=st.none() | times,
     epoch=st.none() | words,
     seq=st.none() | st.integers(0, 2**62),
+    last=st.none() | money,
+    last_timestamp=st.none() | times,
+    last_size=st.none() | shares,
 )
 statuses = st.builds(
     FeedStatus,
@@ -103,6 +107,15 @@ def test_the_samples_are_what_is_written_and_read() -> None:
     assert decode_feed_status(STATUS_SAMPLE) == STATUS
 
 
+def test_the_last_trade_is_written_once_it_is_known() -> None:
+    at = datetime(2025, 10, 19, 14, 30, 14, 900000, UTC)
+    price = replace(PRICE, last=Decimal("152.01"), last_timestamp=at, last_size=Decimal(100))
+    members = b',"last":152.01,"last_timestamp":"2025-10-19T14:30:14.900000+00:00"'
+    assert encode_price(price) == PRICE_SAMPLE[:-1] + members + b',"last_size":100}'
+    assert encode_price_update(price) == UPDATE_SAMPLE[:-1] + members + b"}"
+    assert decode_price(encode_price(price)) == price
+
+
 @given(prices)
 def test_a_price_survives_the_cache_to_the_last_digit(price: Price) -> None:
     read = decode_price(encode_price(price), price.symbol)
@@ -116,6 +129,7 @@ def test_an_update_carries_what_marks(price: Price) -> None:
     kept = (price.symbol, price.mid, price.timestamp, price.bid, price.ask, price.epoch, price.seq, price.received_at)
     assert (read.symbol, read.mid, read.timestamp, read.bid, read.ask, read.epoch, read.seq, read.received_at) == kept
     assert read.feed == price.feed
+    assert (read.last, read.last_timestamp) == (price.last, price.last_timestamp)
 
 
 @given(statuses)
@@ -182,6 +196,10 @@ def test_numbers_stay_as_exact_as_their_text() -> None:
         with_members(ask_size="Infinity"),
         with_members(ask_size="NaN"),
         with_members(bid_size=-1),
+        with_members(last=0),
+        with_members(last="NaN"),
+        with_members(last_size=-1),
+        with_members(last_timestamp="2025-10-19T14:30:15"),
         with_members(seq="7"),
         with_members(timestamp=None),
         with_members(timestamp="yesterday"),

@@ -15,7 +15,18 @@ from libs.service.settings import (
     load_settings,
 )
 
-OURS = ("REDIS_", "ALPACA_", "BIND_HOST", "API_TOKEN", "LOG_", "PRICE_TTL", "STALE_AFTER", "MAX_SPREAD")
+OURS = (
+    "REDIS_",
+    "ALPACA_",
+    "BIND_HOST",
+    "API_TOKEN",
+    "LOG_",
+    "PRICE_TTL",
+    "STALE_AFTER",
+    "MAX_SPREAD",
+    "MARK_RULE",
+    "EXTENDED",
+)
 
 
 class EverySettings(RedisSettings, AlpacaSettings, HttpSettings, PriceSettings):
@@ -58,6 +69,18 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.log_level, settings.log_format) == ("INFO", "console")
     assert (settings.price_ttl_seconds, settings.stale_after_seconds) == (300, 15)
     assert settings.max_spread_pct == Decimal(10)
+    assert (settings.mark_rule, settings.extended_hours_marks) == ("mid", True)
+
+
+@pytest.mark.parametrize("rule", ["mid", "last", "liquidation"])
+def test_what_marks(monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
+    settings = load(monkeypatch, MARK_RULE=rule, EXTENDED_HOURS_MARKS="false")
+    assert (settings.mark_rule, settings.extended_hours_marks) == (rule, False)
+
+
+def test_another_mark_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    (problem,) = refused(monkeypatch, MARK_RULE="bid")
+    assert "mid, last or liquidation" in problem
 
 
 def test_the_environment_wins_over_the_file_and_unknown_keys_do_not_matter(
