@@ -94,12 +94,13 @@ _UTP: Final = _BOTH_PLANS | frozenset("ABDSY1")  # acquisition, bunched, distrib
 UPDATES_LAST_BY_TAPE: Final = {"A": _CTA, "B": _CTA, "C": _UTP, "O": _UTP}
 """The sale conditions with which a trade is the consolidated last price, by tape; one other makes it ineligible.
 
-Our reading of what the two plans call "update last" (the CTS output specification's and the UTP trade data feed
-specification's processing guidelines, which Alpaca says it follows), checked against public lists of exclusions, not
-against the plans' own text. No last price: average price (B by CTA, W by UTP), cash (C), bunched sold (G), price variation (H), odd lot (I),
-official close and open (M, Q: figures, no trades), next day (N), prior reference price (P), seller (R), extended hours
-sold out of sequence (U), contingent (V, 7), sold out of sequence (Z), derivatively priced (4). The plans let G, P, Z
-and 4 be the last while the day has no other; here they never are. A condition that a plan does not know is not trusted.
+Our reading of what the two plans call "update last" (the processing guidelines of the CTS output specification and of
+the UTP trade data feed specification, which Alpaca says it follows), checked against public lists of exclusions, not
+against the plans' own text. No last price: average price (B by CTA, W by UTP), cash (C), bunched sold (G), price
+variation (H), odd lot (I), official close and open (M, Q: figures, no trades), next day (N), prior reference price (P),
+seller (R), extended hours sold out of sequence (U), contingent (V, 7), sold out of sequence (Z), derivatively priced
+(4). The plans let G, P, Z and 4 be the last while the day has no other; here they never are. A condition that a plan
+does not know is not trusted.
 
 One difference is meant: by the plans form T (T) does not update the last. It names a trade outside the regular session,
 when there is no other kind, and brokers mark with it; so here it is eligible (an odd one, T with I, is not).

@@ -1,6 +1,7 @@
-"""The history in a real database, of every kind that the settings accept: recorded once, read back thinned, forgotten."""
+"""The history in a real database, of every kind the settings accept: recorded once, read back thinned, forgotten."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -178,35 +179,49 @@ async def test_the_newest_mode_is_the_one_seen_last(store: HistoryStore) -> None
     assert (await read(store)).mode is Mode.PAPER
 
 
-async def test_two_gateways_do_not_double_the_series(database: str, store: HistoryStore) -> None:
+@pytest.fixture
+async def other(database: str) -> AsyncIterator[HistoryStore]:
+    """The store of another gateway on the same database."""
     engine = create_engine(database)
-    other = HistoryStore(engine, RULE)
-    moments = [*range(0, 101, 5)]
-    # Both see every change, a little apart; the other's clock runs behind ours.
-    for moment in moments:
-        shown = figures(moment // 20)
-        samples = [HistorySample(after(moment + late), Mode.PAPER, shown) for late in (0.3, 0.1)]
-        await asyncio.gather(*(one.record(now, None) for one, now in zip((store, other), samples, strict=True)))
+    yield HistoryStore(engine, RULE)
     await engine.dispose()
-    series = await read(store, now=105)
-    assert [point.figures for point in series.points] == [figures(number) for number in range(6)]
-    assert series.gaps == [Gap(after(0), series.points[0].at)]
 
 
-async def test_gateways_that_disagree_fill_each_slot_once(database: str, store: HistoryStore) -> None:
-    engine = create_engine(database)
-    other = HistoryStore(engine, RULE)
+async def look(
+    stores: Sequence[HistoryStore], moment: float, numbers: Sequence[int], seen: list[Sighting | None]
+) -> None:
+    """Let all stores record a sample at once."""
+    samples = [HistorySample(after(moment), Mode.PAPER, figures(number)) for number in numbers]
+    turns = zip(stores, samples, list(seen), strict=True)
+    seen[:] = await asyncio.gather(*(store.record(sample, before) for store, sample, before in turns))
+
+
+async def test_two_gateways_do_not_double_the_series(store: HistoryStore, other: HistoryStore) -> None:
     seen: list[Sighting | None] = [None, None]
-    for moment in range(0, 51, 5):
-        samples = [HistorySample(after(moment), Mode.PAPER, figures(number)) for number in (1, 2)]
-        turns = zip((store, other), samples, seen, strict=True)
-        seen = list(await asyncio.gather(*(one.record(now, before) for one, now, before in turns)))
-        assert sum(one is not None for one in seen) == 1, "the one whose sample was refused has seen nothing stand"
-    await engine.dispose()
-    series = await read(store, now=55)
-    assert seconds_of(series) == sorted(set(seconds_of(series)))
-    assert len(series.points) <= 11
+    for moment in range(0, 101, 5):
+        await look((store, other), moment, [moment // 20] * 2, seen)
+    series = await read(store, now=105)
+    assert seconds_of(series) == [0, 20, 40, 60, 80, 100]
+    assert [point.figures for point in series.points] == [figures(number) for number in range(6)]
     assert series.gaps == []
+
+
+async def test_gateways_that_disagree_fill_each_slot_once(store: HistoryStore, other: HistoryStore) -> None:
+    seen: list[Sighting | None] = [None, None]
+    await look((store, other), 0, (1, 2), seen)
+    assert sum(one is not None for one in seen) == 1, "the one whose sample was refused has seen nothing stand"
+    for moment in range(5, 51, 5):
+        await look((store, other), moment, (1, 2), seen)
+    series = await read(store, now=55)
+    assert seconds_of(series) == list(range(0, 51, 5))
+    assert series.gaps == []
+
+
+async def test_a_gateway_goes_on_where_another_ended(store: HistoryStore, other: HistoryStore) -> None:
+    await record(store, *range(0, 31, 5), number=1)
+    await record(other, *range(40, 101, 5), number=1)
+    (point,) = (await read(store, now=105)).points
+    assert (point.at, point.until) == (after(0), after(90))
 
 
 async def test_a_clock_set_back_does_not_stop_the_series(store: HistoryStore) -> None:
