@@ -1,18 +1,16 @@
-"""The ledger's contract, on every database that the settings accept. PostgreSQL where it is installed."""
+"""The ledger's contract, on every database that the settings accept."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from apps.execution_gateway import ledger as module
-from apps.execution_gateway.database import DatabaseUnavailableError, create_engine, migrate
+from apps.execution_gateway.database import DatabaseUnavailableError, create_engine
 from apps.execution_gateway.ledger import (
     FillConflictError,
     FillNotFoundError,
@@ -24,45 +22,8 @@ from libs.portfolio.book import Book, Revision
 from libs.portfolio.fills import Fill
 from libs.portfolio.positions import fold_fills
 from tests.support.portfolio import OPENING, fill
-from tests.support.postgres import running_postgres
-from tests.support.sqlite_threads import sqlite_threads_ended
-from tests.support.waiting import eventually
 
 NOW = datetime(2025, 10, 20, 15, 0, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def postgres_url() -> Iterator[str | None]:
-    with running_postgres() as url:
-        yield url
-
-
-async def _is_answering(engine: AsyncEngine) -> bool:
-    try:
-        await migrate(engine)
-    except DatabaseUnavailableError:
-        return False
-    return True
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/ledger.db"
-    url = request.getfixturevalue("postgres_url")
-    return url if url is not None else pytest.skip("PostgreSQL is not installed")
-
-
-@pytest.fixture
-async def engine(url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(url)
-    await eventually(lambda: _is_answering(engine), within_s=20)
-    yield engine
-    if url.startswith("postgresql"):
-        async with engine.begin() as connection:
-            await connection.exec_driver_sql("DROP TABLE fill_voids, fills, alembic_version")
-    await engine.dispose()
-    await sqlite_threads_ended()
 
 
 @pytest.fixture
@@ -269,8 +230,8 @@ async def test_a_list_that_fails_midway_leaves_nothing(ledger: Ledger, monkeypat
     assert await ledger.record_fill(buy("0")) is Recorded.CREATED
 
 
-async def test_two_gateways_import_the_same_fills_once(url: str, engine: AsyncEngine, ledger: Ledger) -> None:
-    other_engine = create_engine(url)
+async def test_two_gateways_import_the_same_fills_once(database: str, engine: AsyncEngine, ledger: Ledger) -> None:
+    other_engine = create_engine(database)
     ledgers = [Ledger(one, now=lambda: NOW) for one in (engine, other_engine, other_engine)]
     fills = [buy(str(number)) for number in range(40)]
     lists = (fills[:30], fills[10:], fills)
