@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from operator import attrgetter
 from typing import Final, Protocol
 
 import structlog
@@ -31,8 +30,7 @@ MAX_READERS: Final = 100
 
 COMMENT: Final = b": still here\n\n"
 
-# A row grows older all the time: that alone is no change.
-_figures = attrgetter(*(name for name in PositionPnl._fields if name != "price_age_seconds"))
+_AGE: Final = PositionPnl._fields.index("price_age_seconds")
 
 log = structlog.get_logger(__name__)
 
@@ -298,7 +296,8 @@ class PnlFeed:
         if reads:
             self._read_at_s = self._now_s()
         told = self._told
-        figures = {row.symbol: _figures(row) for row in pnl.report.rows}
+        # A row grows older all the time: that alone is no change.
+        figures = {row.symbol: (row[:_AGE], row[_AGE + 1 :]) for row in pnl.report.rows}
         changed = {row.symbol: row for row in pnl.report.rows if told.figures.get(row.symbol) != figures[row.symbol]}
         removed = frozenset(told.figures.keys() - figures.keys())
         account = None if pnl.account is None else (pnl.account.health, len(pnl.account.unexplained))
