@@ -1,4 +1,4 @@
-"""`make bench`: our quote path beside the record's own, the P&L endpoint, what idling costs, how soon quotes return.
+"""`make bench`: our quote path beside the record's own, P&L, fills to their marks, what idling costs, recovery.
 
 Exit code 1 when a target is missed in a full run, or something did not work. A quick run is too short, and most
 machines too busy, to judge by: it only shows the figures.
@@ -22,6 +22,7 @@ from typing import Final
 
 from benchmarks.account import measure_account
 from benchmarks.figures import Figure, as_json, table
+from benchmarks.fill_to_mark import measure_fill_to_mark
 from benchmarks.flood import measure_flood
 from benchmarks.idle import measure_idle
 from benchmarks.programs import BenchmarkError
@@ -44,6 +45,7 @@ _FULL: Final = (
     Part("flood", partial(measure_flood, turns=3, turn_s=8)),
     Part("steady", partial(measure_steady, seconds=20)),
     Part("account", partial(measure_account, requests=500, within_s=25, push_s=8)),
+    Part("fill-to-mark", partial(measure_fill_to_mark, fills=100)),
     Part("idle", partial(measure_idle, seconds=20)),
     Part("recovery", partial(measure_recovery, drops=6, lasting_s=11.0, outages_s=(5.0, 20.0, 60.0))),
 )
@@ -51,6 +53,7 @@ _QUICK: Final = (
     Part("flood", partial(measure_flood, turns=1, turn_s=3)),
     Part("steady", partial(measure_steady, seconds=4)),
     Part("account", partial(measure_account, requests=50, within_s=3, push_s=2)),
+    Part("fill-to-mark", partial(measure_fill_to_mark, fills=10)),
     Part("idle", partial(measure_idle, seconds=10)),
     Part("recovery", partial(measure_recovery, drops=1, lasting_s=1.0, outages_s=(2.0,))),
 )

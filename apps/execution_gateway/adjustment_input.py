@@ -26,10 +26,13 @@ from apps.execution_gateway.input_fields import (
 )
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind, InvalidAdjustmentError, misplaced
 from libs.portfolio.days import day_start
+from libs.portfolio.fills import EXACT
 
 _REQUIRED_KEYS: Final = ("adjustment_id", "kind", "symbol", "reason")
 _TIME_KEYS: Final = ("effective_at", "date")
 _OWN_KEYS: Final = ("ratio_new", "ratio_old", "new_symbol", "qty", "amount")
+MAX_SPLIT: Final = Decimal(10) ** 6
+"""More than any company has done; without a limit a few splits would make quantities that cannot be counted."""
 KEYS: Final = (*_REQUIRED_KEYS, *_TIME_KEYS, *_OWN_KEYS)
 
 
@@ -58,9 +61,15 @@ def parse_adjustment(body: bytes, now: datetime) -> Adjustment:
 
 def _adjustment(values: dict[str, Any]) -> Adjustment:
     try:
-        return Adjustment(**values)
+        adjustment = Adjustment(**values)
     except InvalidAdjustmentError as error:
         raise InvalidInputError(_fault(error)) from error
+    new, old = adjustment.ratio_new, adjustment.ratio_old
+    if new is not None and old is not None and not 1 / MAX_SPLIT <= EXACT.divide(new, old) <= MAX_SPLIT:
+        raise InvalidInputError(
+            FieldFault("ratio_new", f"expected at most {MAX_SPLIT:,} for 1, or 1 for {MAX_SPLIT:,}")
+        )
+    return adjustment
 
 
 def _fault(error: InvalidAdjustmentError) -> FieldFault:

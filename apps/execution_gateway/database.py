@@ -85,9 +85,12 @@ def create_engine(database_url: str) -> AsyncEngine:
     """
     url = parse_database_url(database_url)
     if url.get_backend_name() == "postgresql":
-        return create_async_engine(
-            url, pool_pre_ping=True, pool_timeout=CALL_TIMEOUT_S, connect_args={"timeout": CALL_TIMEOUT_S}
-        )
+        # Loaded here: only those with a PostgreSQL need its driver.
+        from apps.execution_gateway.postgres_connection import connect_arguments
+
+        # Pinged before each use: connections that a restart of the server has cut are replaced unnoticed.
+        arguments = connect_arguments(CALL_TIMEOUT_S)
+        return create_async_engine(url, pool_pre_ping=True, pool_timeout=CALL_TIMEOUT_S, connect_args=arguments)
     uri = url.set(database=f"file:{quote(url.database or '')}", query={"mode": "rw", "uri": "true"})
     engine = create_async_engine(
         uri, pool_size=_SQLITE_CONNECTIONS, max_overflow=0, pool_timeout=CALL_TIMEOUT_S,

@@ -32,7 +32,6 @@ from apps.execution_gateway.pnl_history import (
     decide,
     epoch_ms,
     gaps_in,
-    milliseconds,
     sighting_of,
 )
 from apps.execution_gateway.tables import PNL_HISTORY
@@ -44,6 +43,7 @@ READ_TIMEOUT_S: Final = 10.0
 """A range of months is looked through in a second or two; those before have their turn first."""
 
 _TABLE: Final = PNL_HISTORY.c
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class HistoryStore:
             "slot_ms": self.sampling.slot_ms(sample.at),
             "at": sample.at,
             "until": sample.at,
-            "gap_ms": None if decision.gap is None else milliseconds(decision.gap),
+            "gap_us": None if decision.gap is None else decision.gap // _MICROSECOND,
             "unrealized": figures.unrealized,
             "realized": figures.realized,
             "fees": figures.fees,
@@ -189,9 +189,11 @@ class HistoryStore:
 
     async def _gaps(self, mode: Mode, asked: Gap, step_ms: int) -> list[Gap]:
         """Return the gaps that points begin with; one shorter than a step is not seen among points so far apart."""
-        begins = _TABLE.slot_ms - _TABLE.gap_ms
+        begins = _TABLE.slot_ms - _TABLE.gap_us // 1000
         within = and_(_TABLE.slot_ms >= epoch_ms(asked.since), begins < epoch_ms(asked.until))
-        found = select(PNL_HISTORY).where(self._of(mode), _TABLE.gap_ms.is_not(None), _TABLE.gap_ms >= step_ms, within)
+        found = select(PNL_HISTORY).where(
+            self._of(mode), _TABLE.gap_us.is_not(None), _TABLE.gap_us >= step_ms * 1000, within
+        )
         points = await self._read(found.order_by(_TABLE.slot_ms))
         return [Gap(point.at - point.gap, point.at) for point in points if point.gap is not None]
 
@@ -228,5 +230,5 @@ def _point(row: Row[Any]) -> HistoryPoint:
         unpriced=row.unpriced,
         stale=row.stale,
     )
-    gap = None if row.gap_ms is None else timedelta(milliseconds=row.gap_ms)
+    gap = None if row.gap_us is None else timedelta(microseconds=row.gap_us)
     return HistoryPoint(row.slot_ms, row.at, row.until, figures, gap)

@@ -190,10 +190,12 @@ class Ledger:
         return FillPage(page, _encode_cursor(page[-1]) if len(found) > limit else None)
 
     async def fills_since(self, moment: datetime) -> list[RecordedFill]:
-        """Return the fills of `moment` and after by `filled_at`, oldest first, voided ones included."""
+        """Return the fills of `moment` and after, and those recorded since then, oldest first, voided ones included."""
         found: list[RecordedFill] = []
         query = self._recorded_fills().order_by(FILLS.c.filled_at, FILLS.c.seq).limit(LOAD_ROWS)
-        place: ColumnElement[bool] = FILLS.c.filled_at >= moment
+        # A correction of an older one is recorded late.
+        query = query.where(or_(FILLS.c.filled_at >= moment, FILLS.c.recorded_at >= moment))
+        place: ColumnElement[bool] = FILLS.c.seq > 0
         while True:
             async with self._access.reading() as connection:
                 rows = [_recorded_fill(row) for row in await connection.execute(query.where(place))]

@@ -297,7 +297,7 @@ class PnlFeed:
             self._read_at_s = self._now_s()
         told = self._told
         # A row grows older all the time: that alone is no change.
-        figures = {row.symbol: (row[:_AGE], row[_AGE + 1 :]) for row in pnl.report.rows}
+        figures: dict[str, tuple[object, ...]] = {row.symbol: (row[:_AGE], row[_AGE + 1 :]) for row in pnl.report.rows}
         changed = {row.symbol: row for row in pnl.report.rows if told.figures.get(row.symbol) != figures[row.symbol]}
         removed = frozenset(told.figures.keys() - figures.keys())
         account = None if pnl.account is None else (pnl.account.health, len(pnl.account.unexplained))

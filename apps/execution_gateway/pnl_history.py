@@ -138,11 +138,6 @@ def epoch_ms(at: datetime) -> int:
     return (at - _EPOCH) // _MS
 
 
-def milliseconds(span: timedelta) -> int:
-    """Return whole milliseconds, rounded down."""
-    return span // _MS
-
-
 def bucket_start_ms(at: datetime, length_ms: int) -> int:
     """Return the beginning of the bucket that `at` falls into; buckets are aligned to multiples of their length."""
     return epoch_ms(at) // length_ms * length_ms
@@ -214,7 +209,8 @@ def gaps_in(asked: Gap, told: Iterable[Gap], extent: Extent | None, rule: Sampli
 def _joined(gaps: Iterable[Gap]) -> list[Gap]:
     joined: list[Gap] = []
     for gap in sorted(gaps, key=lambda gap: gap.since):
-        if joined and gap.since <= joined[-1].until:
+        # Those that only touch have a point between them.
+        if joined and gap.since < joined[-1].until:
             joined[-1] = Gap(joined[-1].since, max(gap.until, joined[-1].until))
         else:
             joined.append(gap)

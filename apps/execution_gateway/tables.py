@@ -177,7 +177,7 @@ PNL_HISTORY: Final = Table(
     Column("slot_ms", BigInteger, nullable=False),
     Column("at", UtcDateTime, nullable=False),
     Column("until", UtcDateTime, nullable=False),
-    Column("gap_ms", BigInteger, nullable=True),
+    Column("gap_us", BigInteger, nullable=True),
     Column("unrealized", ExactDecimal, nullable=True),
     Column("realized", ExactDecimal, nullable=False),
     Column("fees", ExactDecimal, nullable=False),
@@ -194,7 +194,7 @@ PNL_HISTORY: Final = Table(
         "account",
         "mode",
         "slot_ms",
-        sqlite_where=text("gap_ms IS NOT NULL"),
-        postgresql_where=text("gap_ms IS NOT NULL"),
+        sqlite_where=text("gap_us IS NOT NULL"),
+        postgresql_where=text("gap_us IS NOT NULL"),
     ),
 )

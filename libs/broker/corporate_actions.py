@@ -151,8 +151,9 @@ def _single(activity: Activity) -> Adjustment | Unhandled | None:
     kind, amount = activity.kind, activity.net_amount
     if kind in _CASH:
         return None
-    if kind.startswith("DIV") and not amount and activity.qty and activity.symbol is not None:
-        # A stock dividend: shares at no cost.
+    is_in_cash = amount or activity.per_share_amount is not None
+    if kind.startswith("DIV") and not is_in_cash and activity.qty and activity.symbol is not None:
+        # A stock dividend: shares at no cost. A cash dividend names its shares too, but also what each is paid.
         return _adjustment(activity, AdjustmentKind.TRANSFER, qty=activity.qty, amount=ZERO)
     if kind.startswith("DIV") or kind in _FEES or kind == "CIL":
         if amount is None:
@@ -261,8 +262,9 @@ def _moves(entries: Sequence[Activity], held: HeldBefore) -> Applied:
         )
     # What left took its cost along; the cash realizes the rest.
     gain = EXACT.subtract(_sum(one.net_amount for one in paying), _sum(_negated(one.amount) for one in adjustments))
-    if gain:
-        adjustments.append(_adjustment(paying[0], AdjustmentKind.CASH_IN_LIEU, amount=gain))
+    if not gain:
+        return Applied(tuple(adjustments), (*nothing, *paying))
+    adjustments.append(_adjustment(paying[0], AdjustmentKind.CASH_IN_LIEU, amount=gain))
     return Applied(tuple(adjustments), (*nothing, *paying[1:]))
 
 

@@ -195,11 +195,12 @@ class KnownExecutions:
         )
 
     def forget_before(self, moment: datetime) -> None:
-        """Forget what happened before `moment`, and the oldest of too many."""
+        """Forget what happened before `moment` and was not heard of since, and the oldest of too many."""
         too_many = len(self._known) - _MOST_REMEMBERED
         for number, (root, known) in enumerate(list(self._known.items())):
-            happened_at = known.standing.executed_at if known.standing is not None else known.heard_at
-            if happened_at < moment or number < too_many:
+            # An old execution may be corrected twice: the second time it must be known what stands since the first.
+            executed_at = known.standing.executed_at if known.standing is not None else known.heard_at
+            if max(executed_at, known.heard_at) < moment or number < too_many:
                 self._forget(root, known)
 
     def _seed(self, seeds: Iterable[LedgerExecution], now: datetime) -> None:

@@ -53,7 +53,6 @@ class PostgresServer:
             "max_connections": 60,
             "shared_buffers": "32MB",
             "full_page_writes": "off",
-            "synchronous_commit": "off",
         }
         settings = [f"--{name}={value}" for name, value in options.items()]
         with self._log.open("ab") as log:
@@ -146,16 +145,19 @@ def running_postgres() -> Iterator[PostgresServer]:
 
 
 def _binaries(folder: Path, user: str | None) -> Path:
-    """Return a folder of binaries that `user` may run; a copy where an environment is closed to others."""
+    """Return a folder of binaries that `user` may run; a copy of the wheel's where others may not enter it."""
     found = _installed_binaries() or _wheel_binaries()
     if found is None:
         raise RuntimeError("no PostgreSQL: neither installed nor among the test requirements (make test installs it)")
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         subprocess.run([found / "initdb", "--version"], check=True, capture_output=True, user=user, cwd=folder)
         return found
-    copy = folder / "installed"
-    shutil.copytree(found.parent, copy, symlinks=True)
-    return copy / "bin"
+    version, package = found.parent, found.parent.parent
+    # Its libraries lie beside the package, where the binaries look for them.
+    for name in (f"{package.name}/{version.name}", f"{package.name}.libs"):
+        if (package.parent / name).exists():
+            shutil.copytree(package.parent / name, folder / name, symlinks=True)
+    return folder / package.name / version.name / "bin"
 
 
 def _installed_binaries() -> Path | None:
@@ -171,8 +173,9 @@ def _wheel_binaries() -> Path | None:
     spec = importlib.util.find_spec(_WHEEL)
     if spec is None or spec.origin is None:
         return None
-    folder = Path(spec.origin).parent / "pginstall" / "bin"
-    return folder if (folder / "initdb").exists() else None
+    # It brings several versions, each in a folder of its own; the one without a number is the oldest.
+    folders = sorted(Path(spec.origin).parent.glob("pginstall*/bin"), key=lambda path: path.parent.name, reverse=True)
+    return next((path for path in folders if (path / "initdb").exists()), None)
 
 
 def _unprivileged_user() -> str | None:
@@ -188,9 +191,9 @@ def _unprivileged_user() -> str | None:
 def _children_of(parent: int) -> list[int]:
     """Return the server's processes, one for each connection among them."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                    found.append(int(entry.name))
+    # Where there is no /proc, freezing stops the first process alone.
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(entry.name))
     return found

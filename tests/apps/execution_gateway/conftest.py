@@ -2,8 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -15,6 +15,8 @@ from apps.execution_gateway.database import create_engine, migrate
 from tests.support.gateway import RunningGateway, serving, settings_in
 from tests.support.postgres import PostgresServer, running_postgres
 from tests.support.sqlite_threads import sqlite_threads_ended
+
+DatabaseAway = Callable[[], AbstractAsyncContextManager[None]]
 
 _TEMPLATE = "migrated"
 _numbers = itertools.count(1)
@@ -83,6 +85,27 @@ async def database(server: PostgresServer | None, tmp_path: Path) -> AsyncIterat
 
 
 @pytest.fixture
+def database_away(server: PostgresServer | None, database: str, tmp_path: Path) -> DatabaseAway:
+    """Make that database unreadable for the length of a block; what it holds is there again afterwards."""
+
+    @asynccontextmanager
+    async def away() -> AsyncIterator[None]:
+        if server is None:
+            file = (tmp_path / "ledger.db").rename(tmp_path / "away.db")
+            yield
+            file.rename(tmp_path / "ledger.db")
+            return
+        name = database.rpartition("/")[2]
+        # Cut by the server, as in a restart of it; nobody is let in again.
+        await _administer(server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        await _administer(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        yield
+        await _administer(server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+    return away
+
+
+@pytest.fixture
 async def engine(database: str) -> AsyncIterator[AsyncEngine]:
     """An engine on that database."""
     engine = create_engine(database)
@@ -101,9 +124,9 @@ async def _database(server: PostgresServer, template: str) -> AsyncIterator[str]
         await _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def _administer(server: PostgresServer, statement: str) -> None:
+async def _administer(server: PostgresServer, statement: str, *values: str) -> None:
     connection = await asyncpg.connect(server.url())
     try:
-        await connection.execute(statement)
+        await connection.execute(statement, *values)
     finally:
         await connection.close()

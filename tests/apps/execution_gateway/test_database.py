@@ -1,5 +1,4 @@
 import asyncio
-import sqlite3
 import stat
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -11,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -25,7 +24,7 @@ from apps.execution_gateway.database import (
     migrate,
     parse_database_url,
 )
-from apps.execution_gateway.tables import METADATA, ExactDecimal, UtcDateTime
+from apps.execution_gateway.tables import FILL_VOIDS, FILLS, METADATA, ExactDecimal, UtcDateTime
 from tests.support.sqlite_threads import sqlite_threads_ended
 
 
@@ -41,6 +40,20 @@ async def engine(path: Path) -> AsyncIterator[AsyncEngine]:
     yield engine
     await engine.dispose()
     await sqlite_threads_ended()
+
+
+@pytest.fixture
+async def blank(empty_database: str) -> AsyncIterator[AsyncEngine]:
+    """An engine on a database without tables, of either kind."""
+    engine = create_engine(empty_database)
+    yield engine
+    await engine.dispose()
+    await sqlite_threads_ended()
+
+
+async def tables_of(engine: AsyncEngine) -> set[str]:
+    async with engine.connect() as connection:
+        return set(await connection.run_sync(lambda sync: inspect(sync).get_table_names()))
 
 
 @pytest.mark.parametrize(
@@ -86,42 +99,63 @@ async def test_migrating_creates_folder_and_private_file_and_can_be_repeated(eng
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-async def test_the_migrated_schema_is_the_one_the_code_uses(engine: AsyncEngine) -> None:
+async def test_the_migrated_schema_is_the_one_the_code_uses(blank: AsyncEngine) -> None:
     def differences(connection: Connection) -> list[object]:
         return list(compare_metadata(MigrationContext.configure(connection), METADATA))
 
-    await migrate(engine)
-    async with engine.connect() as connection:
-        assert await connection.run_sync(differences) == []
+    for _ in range(2):
+        await migrate(blank)
+        async with blank.connect() as connection:
+            assert await connection.run_sync(differences) == []
+    assert await tables_of(blank) == {*METADATA.tables, "alembic_version"}
 
 
-async def test_gateways_that_start_together_both_find_the_tables(engine: AsyncEngine, path: Path) -> None:
-    other = create_engine(f"sqlite:///{path}")
-    await asyncio.gather(migrate(engine), migrate(other))
-    async with engine.connect() as connection:
+async def test_gateways_that_start_together_all_find_the_tables(blank: AsyncEngine, empty_database: str) -> None:
+    others = [create_engine(empty_database) for _ in range(3)]
+    await asyncio.gather(*(migrate(engine) for engine in (blank, *others)))
+    async with blank.connect() as connection:
         assert (await connection.exec_driver_sql("SELECT count(*) FROM alembic_version")).scalar_one() == 1
-    await other.dispose()
+    for engine in others:
+        await engine.dispose()
 
 
-async def test_a_database_of_a_newer_program_is_refused(engine: AsyncEngine) -> None:
-    await migrate(engine)
-    async with engine.begin() as connection:
+async def test_a_database_of_a_newer_program_is_refused(blank: AsyncEngine) -> None:
+    await migrate(blank)
+    async with blank.begin() as connection:
         await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(DatabaseNewerError, match=r"9999.*newer Markstream"):
-        await migrate(engine)
+        await migrate(blank)
 
 
-async def test_a_failed_migration_leaves_nothing_behind(engine: AsyncEngine, path: Path) -> None:
-    path.parent.mkdir(parents=True)
-    with sqlite3.connect(path) as other:
-        other.execute("CREATE TABLE fill_voids (other TEXT)")
-    other.close()
-    with pytest.raises(DatabaseUnavailableError, match="fill_voids already exists"):
-        await migrate(engine)
-    with sqlite3.connect(path) as other:
-        tables = [row[0] for row in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    other.close()
-    assert tables == ["fill_voids"]
+async def test_a_failed_migration_leaves_nothing_behind(blank: AsyncEngine, empty_database: str) -> None:
+    if empty_database.startswith("sqlite"):
+        Path(make_url(empty_database).database or "").touch()
+    async with blank.begin() as connection:
+        # Of the last migration: those before it have made their tables by then.
+        await connection.exec_driver_sql("CREATE TABLE pnl_history (other TEXT)")
+    with pytest.raises(DatabaseUnavailableError, match=r"pnl_history.* already exists"):
+        await migrate(blank)
+    assert await tables_of(blank) == {"pnl_history"}
+
+
+async def test_an_older_database_is_brought_up_to_date_with_what_it_holds(blank: AsyncEngine) -> None:
+    """The fills of the first version are there after the step to the newest."""
+    await migrate(blank)
+    newer = set(METADATA.tables) - {"fills", "fill_voids"}
+    async with blank.begin() as connection:
+        for table in sorted(newer, key=lambda name: "void" not in name):
+            await connection.exec_driver_sql(f"DROP TABLE {table}")
+        await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+        await connection.execute(
+            FILLS.insert().values(
+                fill_id="1", symbol="AAPL", side="buy", qty=Decimal("0.123456789"), price=Decimal(150), fee=Decimal(0),
+                filled_at=datetime(2025, 10, 20, tzinfo=UTC), recorded_at=datetime(2025, 10, 20, tzinfo=UTC),
+            )
+        )  # fmt: skip
+    await migrate(blank)
+    assert set(METADATA.tables) <= await tables_of(blank)
+    async with blank.connect() as connection:
+        assert [row.qty for row in await connection.execute(select(FILLS))] == [Decimal("0.123456789")]
 
 
 async def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
@@ -156,13 +190,35 @@ async def test_a_call_that_hangs_is_ended() -> None:
             await asyncio.Event().wait()
 
 
-async def test_a_violated_constraint_is_an_answer(engine: AsyncEngine) -> None:
-    await migrate(engine)
+async def test_a_violated_constraint_is_an_answer(blank: AsyncEngine) -> None:
+    await migrate(blank)
     with pytest.raises(IntegrityError):
-        async with database_call(), engine.begin() as connection:
-            await connection.exec_driver_sql(
-                "INSERT INTO fill_voids (account, fill_id, reason, voided_at) VALUES ('default', 'none', '', '')"
+        async with database_call(), blank.begin() as connection:
+            await connection.execute(
+                FILL_VOIDS.insert().values(fill_id="none", reason="", voided_at=datetime(2025, 10, 20, tzinfo=UTC))
             )
+
+
+async def test_no_digit_and_no_microsecond_is_lost(blank: AsyncEngine) -> None:
+    await migrate(blank)
+    moment = datetime(2025, 10, 20, 9, 30, 0, 1, tzinfo=timezone(timedelta(hours=-4)))
+    widest = Decimal("999999999999.999999999")
+    async with blank.begin() as connection:
+        await connection.execute(
+            FILLS.insert().values(
+                fill_id="é/1", symbol="AAPL", side="buy", qty=widest, price=Decimal("1E-9"), fee=Decimal("0.10"),
+                filled_at=moment, recorded_at=moment,
+            )
+        )  # fmt: skip
+        (row,) = await connection.execute(select(FILLS))
+    assert (row.fill_id, row.account, row.qty, row.price, str(row.fee)) == (
+        "é/1",
+        "default",
+        widest,
+        Decimal("1E-9"),
+        "0.10",
+    )
+    assert (row.filled_at, row.filled_at.tzinfo) == (moment, UTC)
 
 
 @pytest.mark.parametrize("error", [OperationalError("SELECT 1", None, Exception()), ConnectionRefusedError("no")])

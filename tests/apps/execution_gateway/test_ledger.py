@@ -18,6 +18,7 @@ from apps.execution_gateway.ledger import (
     MalformedCursorError,
     Recorded,
 )
+from apps.execution_gateway.tables import FILLS
 from libs.portfolio.book import Book, Revision
 from libs.portfolio.fills import Fill
 from libs.portfolio.positions import fold_fills
@@ -240,6 +241,19 @@ async def test_two_gateways_import_the_same_fills_once(database: str, engine: As
     assert sum(len(compared.new) for compared in found) == 40
     assert sum(compared.repeated for compared in found) == 60
     assert (await ledger.book()).positions["AAPL"].qty == 4000
+
+
+async def test_what_is_committed_late_is_never_passed_over(engine: AsyncEngine, ledger: Ledger) -> None:
+    """Readers ask for what came after the last number they saw: a lower one must not appear afterwards."""
+    slow = Ledger(engine, now=lambda: NOW)
+    async with slow._access.writing() as connection:
+        await connection.execute(FILLS.insert(), [slow._row(buy("1"))])
+        recording = asyncio.create_task(ledger.record_fill(buy("2")))
+        await asyncio.wait({recording}, timeout=0.3)
+        assert not recording.done(), "it waits for its turn"
+        assert (await ledger.book()).positions == {}
+    assert await recording is Recorded.CREATED
+    assert (await ledger.book()).positions["AAPL"].qty == 200
 
 
 async def test_accounts_import_the_same_ids(engine: AsyncEngine, ledger: Ledger) -> None:

@@ -175,4 +175,6 @@ def test_gaps_are_cut_to_what_was_asked_and_joined() -> None:
     lived = Extent(after(-900), after(900))
     told = [span(50, 70), span(-10, 20), span(60, 90), span(95, 200)]
     assert gaps_in(span(0, 100), told, lived, RULE) == [span(0, 20), span(50, 90), span(95, 100)]
+    touching = [span(0, 20), span(20, 30)]
+    assert gaps_in(span(0, 100), touching, lived, RULE) == touching
     assert gaps_in(span(0, 0), told, lived, RULE) == []

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -193,15 +194,15 @@ async def test_a_comment_now_and_then(running_gateway: RunningGateway, monkeypat
         await reader
 
 
-async def test_an_unreadable_ledger_is_told_and_so_is_its_return(running_gateway: RunningGateway, tmp_path: Path):
+async def test_an_unreadable_ledger_is_told_and_so_is_its_return(
+    running_gateway: RunningGateway, database_away: Callable[[], AbstractAsyncContextManager[None]]
+):
     await running_gateway.fill("AAPL", 100, 150)
-    database = tmp_path / "ledger.db"
     async with reading(running_gateway) as events:
         await events.next("snapshot")
-        database.rename(tmp_path / "away.db")
-        name, problem = await events.next()
-        assert (name, problem["status"]) == ("problem", 503)
-        (tmp_path / "away.db").rename(database)
+        async with database_away():
+            name, problem = await events.next()
+            assert (name, problem["status"]) == ("problem", 503)
         name, update = await events.next()
         assert (name, update["removed"]) == ("update", [])
 

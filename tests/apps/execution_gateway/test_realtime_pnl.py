@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -208,19 +210,18 @@ async def test_shorts_and_what_is_closed_add_up(running_gateway: RunningGateway,
 
 
 @pytest.mark.parametrize("path", ["/api/v1/positions", REALTIME, "/api/v1/fills", "/api/v1/positions/pnl/stream"])
-async def test_an_unreadable_ledger_is_no_empty_book(running_gateway: RunningGateway, tmp_path: Path, path: str):
+async def test_an_unreadable_ledger_is_no_empty_book(
+    running_gateway: RunningGateway, database_away: Callable[[], AbstractAsyncContextManager[None]], path: str
+):
     await running_gateway.fill("AAPL", 100, "150.00")
-    database = tmp_path / "ledger.db"
-    database.rename(tmp_path / "away.db")
+    async with database_away():
+        response = await running_gateway.client.get(path)
+        assert response.status_code == 503
+        assert response.headers["content-type"] == "application/problem+json"
+        await eventually(lambda: _is_ready(running_gateway, ready=False))
+        health = await running_gateway.get("/health")
+        assert (health["status"], health["database"]["usable"]) == ("unhealthy", False)
 
-    response = await running_gateway.client.get(path)
-    assert response.status_code == 503
-    assert response.headers["content-type"] == "application/problem+json"
-    await eventually(lambda: _is_ready(running_gateway, ready=False))
-    health = await running_gateway.get("/health")
-    assert (health["status"], health["database"]["usable"]) == ("unhealthy", False)
-
-    (tmp_path / "away.db").rename(database)
     if not path.endswith("stream"):
         assert (await running_gateway.client.get(path)).status_code == 200
     await eventually(lambda: _is_ready(running_gateway, ready=True))

@@ -203,3 +203,15 @@ def test_memory_is_bounded(known, monkeypatch) -> None:
     known.forget_before(NOON + timedelta(days=1))
     assert len(known) == 0
     assert (known._root_of, known._by_order) == ({}, {})
+
+
+@pytest.mark.parametrize("own_ids", [("x1", "x1"), ("n1", "n2")])
+def test_what_happened_long_ago_is_remembered_from_when_it_was_heard(known, own_ids) -> None:
+    long_ago = NOON - REMEMBERED - timedelta(days=1)
+    first, second = (execution(name, price=price, at=long_ago) for name, price in zip(own_ids, (99, 98), strict=True))
+    _, recorded = known.corrected("x1", first, NOON, NOON)
+    known.forget_before(NOON - REMEMBERED)
+    void, _ = known.corrected("x1", second, NOON + seconds(60), NOON + seconds(60))
+    assert void.execution_id == recorded.execution.execution_id, "or both corrections would stand"
+    known.forget_before(NOON + seconds(61))
+    assert len(known) == 0

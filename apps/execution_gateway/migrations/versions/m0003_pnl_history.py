@@ -19,7 +19,7 @@ def upgrade() -> None:
         sa.Column("slot_ms", sa.BigInteger, nullable=False),
         sa.Column("at", UtcDateTime, nullable=False),
         sa.Column("until", UtcDateTime, nullable=False),
-        sa.Column("gap_ms", sa.BigInteger, nullable=True),
+        sa.Column("gap_us", sa.BigInteger, nullable=True),
         sa.Column("unrealized", ExactDecimal, nullable=True),
         sa.Column("realized", ExactDecimal, nullable=False),
         sa.Column("fees", ExactDecimal, nullable=False),
@@ -34,6 +34,6 @@ def upgrade() -> None:
         "ix_pnl_history_gaps",
         "pnl_history",
         ["account", "mode", "slot_ms"],
-        sqlite_where=sa.text("gap_ms IS NOT NULL"),
-        postgresql_where=sa.text("gap_ms IS NOT NULL"),
+        sqlite_where=sa.text("gap_us IS NOT NULL"),
+        postgresql_where=sa.text("gap_us IS NOT NULL"),
     )

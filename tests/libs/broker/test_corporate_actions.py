@@ -1,0 +1,433 @@
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_DOWN, Decimal
+from fractions import Fraction
+from itertools import count
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.broker.corporate_actions import (
+    ACCOUNT_WIDE,
+    Applied,
+    Unhandled,
+    adjustment_id_of,
+    apply_activities,
+    split_ratio,
+)
+from libs.broker.executions import Activity
+from libs.broker.reconcile import OurPosition
+from libs.portfolio.adjustments import AdjustmentKind
+from libs.portfolio.fills import EXACT
+from tests.support.portfolio import book_of, fill
+
+D = Decimal
+MONDAY = date(2025, 10, 20)
+NUMBERED = count(1)
+
+
+def activity(kind: str, symbol: str | None = "AAPL", **fields: object) -> Activity:
+    numbers = {name: D(str(value)) if isinstance(value, int | float) else value for name, value in fields.items()}
+    return Activity(
+        **({"activity_id": f"a{next(NUMBERED):05}", "kind": kind, "date": MONDAY, "symbol": symbol} | numbers)
+    )
+
+
+def holding(qty: object = 0, cost: object = 0, **others: object):
+    """Hold `qty` shares of AAPL at `cost`, and of each other symbol so many at 10 USD."""
+    held = {"AAPL": OurPosition(D(str(qty)), D(str(cost)))}
+    held |= {symbol: OurPosition(D(str(number)), D(str(number)) * 10) for symbol, number in others.items()}
+    return lambda symbol, _day: held.get(symbol, OurPosition(D(0), D(0)))
+
+
+NOTHING_HELD = holding()
+
+
+def only(applied: Applied):
+    """Return the one adjustment, which is all that came of it."""
+    (adjustment,) = applied.adjustments
+    assert (applied.cash, applied.waiting, applied.undone, applied.unhandled) == ((), (), (), ())
+    return adjustment
+
+
+class TestIncome:
+    @pytest.mark.parametrize(
+        ("kind", "net_amount", "expected", "amount"),
+        [
+            ("DIV", "1.02", AdjustmentKind.DIVIDEND, "1.02"),
+            ("DIV", "-5", AdjustmentKind.DIVIDEND, "-5"),
+            ("DIVCGL", "1", AdjustmentKind.DIVIDEND, "1"),
+            ("DIVROC", "3", AdjustmentKind.DIVIDEND, "3"),
+            ("DIVNRA", "-0.15", AdjustmentKind.DIVIDEND, "-0.15"),
+            ("DIVFEE", "-0.01", AdjustmentKind.DIVIDEND, "-0.01"),
+            ("FEE", "-0.02", AdjustmentKind.FEE, "0.02"),
+            ("CFEE", "-1.5", AdjustmentKind.FEE, "1.5"),
+            ("PTC", "-2", AdjustmentKind.FEE, "2"),
+            ("FEE", "0.3", AdjustmentKind.FEE, "-0.3"),
+            ("CIL", "12.34", AdjustmentKind.CASH_IN_LIEU, "12.34"),
+        ],
+    )
+    def test_kinds_and_signs(self, kind, net_amount, expected, amount) -> None:
+        one = activity(kind, net_amount=D(net_amount), qty=2)
+        adjustment = only(apply_activities([one], NOTHING_HELD))
+        assert (adjustment.kind, adjustment.symbol, adjustment.amount) == (expected, "AAPL", D(amount))
+        assert adjustment.adjustment_id == adjustment_id_of(one) == f"activity:{one.activity_id}"
+
+    def test_effective_as_the_new_york_date_begins(self) -> None:
+        adjustment = only(apply_activities([activity("DIV", net_amount=1)], NOTHING_HELD))
+        assert adjustment.effective_at == datetime(2025, 10, 20, 4, tzinfo=UTC)
+
+    def test_without_a_symbol_it_is_the_accounts(self) -> None:
+        adjustment = only(apply_activities([activity("FEE", None, net_amount=-1)], NOTHING_HELD))
+        assert adjustment.symbol == ACCOUNT_WIDE
+
+    def test_the_description_is_part_of_the_reason(self) -> None:
+        adjustment = only(apply_activities([activity("FEE", net_amount=-1, description="TAF " * 99)], NOTHING_HELD))
+        assert adjustment.reason.startswith("FEE: TAF TAF")
+        assert len(adjustment.reason) == 200
+
+    def test_a_stock_dividend_is_shares_at_no_cost(self) -> None:
+        adjustment = only(apply_activities([activity("DIV", qty=3, net_amount=0)], NOTHING_HELD))
+        assert (adjustment.kind, adjustment.qty, adjustment.amount) == (AdjustmentKind.TRANSFER, 3, 0)
+
+    @pytest.mark.parametrize("kind", ["INT", "CSD", "CSW", "JNLC", "TRANS", "ACATC"])
+    def test_cash_alone_is_counted_and_changes_nothing(self, kind) -> None:
+        one = activity(kind, None, net_amount=100)
+        assert apply_activities([one], NOTHING_HELD) == Applied(cash=(one,))
+
+    def test_nothing_paid_changes_nothing(self) -> None:
+        one = activity("DIV", net_amount=0)
+        assert apply_activities([one], NOTHING_HELD) == Applied(cash=(one,))
+
+    @pytest.mark.parametrize("kind", ["FEE", "CIL", "DIV"])
+    def test_an_amount_that_is_missing_is_named(self, kind) -> None:
+        one = activity(kind)
+        assert apply_activities([one], NOTHING_HELD) == Applied(unhandled=(Unhandled(one, "no amount"),))
+
+
+class TestSplits:
+    @pytest.mark.parametrize(
+        ("held", "removed", "added", "ratio"),
+        [
+            ("10", "-10", "40", (4, 1)),
+            ("-10", "10", "-40", (4, 1)),
+            ("100", "-100", "12.5", (1, 8)),
+            ("-100", "100", "-12.5", (1, 8)),
+            ("30", "-30", "45", (3, 2)),
+            ("10", "-10", "3.333333333", (1, 3)),
+            ("0.29", "-0.29", "0.029", (1, 10)),
+            ("7", "-7", "0.14", (1, 50)),
+            ("1000", "-1000", "1", (1, 1000)),
+        ],
+    )
+    @pytest.mark.parametrize("is_turned", [False, True])
+    def test_old_shares_out_and_new_ones_in(self, held, removed, added, ratio, is_turned) -> None:
+        pair = [activity("SPLIT", qty=D(removed)), activity("SPLIT", qty=D(added))]
+        adjustment = only(apply_activities(pair[::-1] if is_turned else pair, holding(held)))
+        assert adjustment.kind is AdjustmentKind.SPLIT
+        assert (adjustment.ratio_new, adjustment.ratio_old) == ratio
+        assert adjustment.adjustment_id == adjustment_id_of(pair[0]), "the same whichever came first"
+
+    @pytest.mark.parametrize(
+        ("held", "added", "ratio"),
+        [("10", "30", (4, 1)), ("-10", "-30", (4, 1)), ("100", "-87.5", (1, 8)), ("-100", "87.5", (1, 8))],
+    )
+    @pytest.mark.parametrize("kind", ["SPLIT", "SSP", "SPLIT.FSPLIT"])
+    def test_one_entry_with_the_shares_added(self, kind, held, added, ratio) -> None:
+        adjustment = only(apply_activities([activity(kind, qty=D(added))], holding(held)))
+        assert (adjustment.ratio_new, adjustment.ratio_old) == ratio
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            activity("SPLIT", qty=-10),
+            activity("SPLIT", qty=40, description="ADD, From QTY:10, To QTY:40"),
+            activity("SPLIT", qty=-10, description="remove, From QTY:10"),
+        ],
+    )
+    def test_half_of_one_waits_for_the_other(self, entry) -> None:
+        applied = apply_activities([entry], holding(10))
+        assert applied == Applied(waiting=(entry,))
+        assert applied.doubtful_symbols == {"AAPL"}
+        missing = activity("SPLIT", qty=40 if entry.qty < 0 else -10)
+        assert only(apply_activities([*applied.waiting, missing], holding(10))).ratio_new == 4
+
+    @pytest.mark.parametrize(
+        "quantities",
+        [
+            ("-7", "1.234567891"),  # no small ratio
+            ("-10", "10"),  # one for one
+            ("10", "40"),  # nothing leaves
+            ("-10", "-40"),
+            ("-10", "20", "20"),
+            (None,),
+            ("0",),
+            ("-20",),  # more than was held: a holding does not turn
+        ],
+    )
+    def test_what_no_ratio_explains_is_named(self, quantities) -> None:
+        entries = [activity("SPLIT", qty=None if qty is None else D(qty)) for qty in quantities]
+        applied = apply_activities(entries, holding(10))
+        assert [one.activity for one in applied.unhandled] == entries
+        assert (applied.adjustments, applied.waiting, applied.doubtful_symbols) == ((), (), {"AAPL"})
+
+    def test_each_symbol_and_date_has_its_own(self) -> None:
+        tuesday = MONDAY + timedelta(days=1)
+        entries = [
+            activity("SPLIT", qty=-10),
+            activity("SPLIT", "TSLA", qty=-6),
+            replace(activity("SPLIT", qty=-20), date=tuesday),
+            activity("SPLIT", qty=20),
+            activity("SPLIT", "TSLA", qty=18),
+            replace(activity("SPLIT", qty=200), date=tuesday),
+        ]
+        splits = apply_activities(entries, holding(10, TSLA=6)).adjustments
+        assert {(one.symbol, one.effective_at.day, one.ratio_new) for one in splits} == {
+            ("AAPL", 20, 2),
+            ("TSLA", 20, 3),
+            ("AAPL", 21, 10),
+        }
+
+    def test_the_holding_is_asked_for_as_that_date_began(self) -> None:
+        asked = []
+        apply_activities(
+            [activity("SPLIT", qty=1)], lambda symbol, day: asked.append((symbol, day)) or OurPosition(D(1), D(1))
+        )
+        assert asked == [("AAPL", MONDAY)]
+
+
+def cut(qty: Decimal, ratio: Fraction) -> Decimal:
+    exact = EXACT.divide(EXACT.multiply(qty, D(ratio.numerator)), D(ratio.denominator))
+    return exact.quantize(D("1e-9"), ROUND_DOWN, EXACT)
+
+
+class TestSplitRatio:
+    @given(
+        st.integers(1, 10),
+        st.integers(1, 10),
+        st.decimals("1", "1000000", places=9) | st.integers(1, 5000).map(D),
+        st.booleans(),
+    )
+    def test_finds_a_small_ratio(self, new, old, shares, is_short) -> None:
+        qty = -shares if is_short else shares
+        assert split_ratio(qty, cut(qty, Fraction(new, old))) == Fraction(new, old)
+
+    @given(st.integers(1, 100), st.integers(1, 100), st.decimals("0.000000001", "100000", places=9))
+    def test_what_it_finds_makes_exactly_these_shares(self, new, old, qty) -> None:
+        made = cut(qty, Fraction(new, old))
+        ratio = split_ratio(qty, made)
+        assert (ratio is None) if not made else (ratio is not None and cut(qty, ratio) == made)
+
+    @pytest.mark.parametrize(("old", "new"), [(0, 5), (5, 0), (10, -40), (-10, 40), ("7", "1.234567891")])
+    def test_none_where_there_is_none(self, old, new) -> None:
+        assert split_ratio(D(old), D(new)) is None
+
+
+class TestRenamings:
+    @pytest.mark.parametrize("kind", ["NC", "SC"])
+    @pytest.mark.parametrize(("held", "signs"), [(10, (-10, 10)), (-10, (10, -10)), (0, (-10, 10))])
+    def test_as_many_shares_leave_one_symbol_as_come_in_under_another(self, kind, held, signs) -> None:
+        pair = [activity(kind, "META", qty=signs[1]), activity(kind, "FB", qty=signs[0])]
+        adjustment = only(apply_activities(pair, holding(FB=held)))
+        assert (adjustment.kind, adjustment.symbol, adjustment.new_symbol) == (
+            AdjustmentKind.SYMBOL_CHANGE,
+            "FB",
+            "META",
+        )
+        assert adjustment.adjustment_id == adjustment_id_of(pair[1])
+
+    def test_the_same_symbol_is_only_another_cusip(self) -> None:
+        pair = [activity("NC", qty=-10), activity("NC", qty=10)]
+        applied = apply_activities(pair, holding(10))
+        assert (set(applied.cash), applied.adjustments, applied.doubtful_symbols) == (set(pair), (), frozenset())
+
+    def test_half_of_one_waits_for_the_other(self) -> None:
+        old, new = activity("NC", "FB", qty=-10), activity("NC", "META", qty=10)
+        held = holding(FB=10)
+        assert apply_activities([old], held) == Applied(waiting=(old,))
+        assert only(apply_activities([old, new], held)).new_symbol == "META"
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            activity("NC", "META", qty=9),
+            activity("NC", "META", qty=-10),
+            activity("NC", "META"),
+            activity("NC", None, qty=10),
+            activity("NC", "META", qty=10, description="another"),
+            replace(activity("NC", "META", qty=10), date=MONDAY + timedelta(days=1)),
+        ],
+    )
+    def test_others_are_no_counterpart(self, other) -> None:
+        old = activity("NC", "FB", qty=-10)
+        applied = apply_activities([old, other], holding(FB=10))
+        assert (set(applied.waiting), applied.adjustments) == ({old, other}, ())
+
+    def test_two_on_one_date(self) -> None:
+        entries = [
+            activity("NC", "A", qty=-10),
+            activity("NC", "B", qty=-7),
+            activity("NC", "B2", qty=7),
+            activity("NC", "A2", qty=10),
+        ]
+        applied = apply_activities(entries, holding(A=10, B=7))
+        assert {(one.symbol, one.new_symbol) for one in applied.adjustments} == {("A", "A2"), ("B", "B2")}
+
+
+class TestMoves:
+    @pytest.mark.parametrize("kind", ["SPIN", "MA", "REORG", "ACATS", "JNLS", "OPEXP", "VOF", "SSO"])
+    def test_what_comes_in_costs_its_price(self, kind) -> None:
+        adjustment = only(apply_activities([activity(kind, qty=5, price=20)], NOTHING_HELD))
+        assert (adjustment.kind, adjustment.qty, adjustment.amount) == (AdjustmentKind.TRANSFER, 5, 100)
+
+    @pytest.mark.parametrize(("held", "cost", "qty", "amount"), [(10, 300, -4, -120), (-10, -300, 10, 300)])
+    def test_what_leaves_takes_its_part_of_the_cost_along(self, held, cost, qty, amount) -> None:
+        adjustment = only(apply_activities([activity("ACATS", qty=qty, price=999)], holding(held, cost)))
+        assert (adjustment.qty, adjustment.amount) == (qty, amount)
+
+    def test_more_than_was_held_leaves_at_its_price(self) -> None:
+        adjustment = only(apply_activities([activity("JNLS", qty=-11, price=2)], holding(10, 300)))
+        assert (adjustment.qty, adjustment.amount) == (-11, -22)
+
+    def test_a_spin_off_moves_cost_to_the_new_symbol(self) -> None:
+        entries = [
+            activity("SPIN", "GEHC", qty=3, price=50, description="GE spin-off"),
+            activity("SPIN", qty=-10, price=100, description="GE spin-off"),
+            activity("SPIN", qty=10, price=85, description="GE spin-off"),
+        ]
+        applied = apply_activities(entries, holding(10, 1000))
+        moved = [(one.symbol, one.qty, one.amount) for one in applied.adjustments]
+        assert moved == [("GEHC", 3, 150), ("AAPL", -10, -1000), ("AAPL", 10, 850)]
+
+    @pytest.mark.parametrize(("paid", "gain"), [(1500, 500), (900, -100)])
+    def test_cash_for_shares_that_left_is_realized_against_their_cost(self, paid, gain) -> None:
+        entries = [activity("MA", qty=-10), activity("MA", net_amount=paid)]
+        applied = apply_activities(entries, holding(10, 1000))
+        assert [one.amount for one in applied.adjustments] == [-1000, gain]
+        assert applied.adjustments[1].kind is AdjustmentKind.CASH_IN_LIEU
+        bought = fill(10, 100, filled_at=datetime(2025, 10, 1, 15, tzinfo=UTC))
+        position = book_of(bought, *applied.adjustments).positions["AAPL"]
+        assert (position.qty, position.cost_basis, position.realized_pnl) == (0, 0, gain)
+
+    def test_cash_in_parts_is_realized_as_one(self) -> None:
+        first, second = activity("MA", net_amount=900), activity("MA", net_amount=300)
+        applied = apply_activities([activity("MA", qty=-10), first, second], holding(10, 1000))
+        assert [one.amount for one in applied.adjustments] == [-1000, 200]
+        assert applied.cash == (second,)
+
+    def test_cash_of_exactly_the_cost_is_counted(self) -> None:
+        moved, paid = activity("MA", qty=-10), activity("MA", net_amount=1000)
+        assert apply_activities([moved, paid], holding(10, 1000)).cash == (paid,)
+
+    def test_cash_beside_shares_that_came_in_is_named(self) -> None:
+        entries = [
+            activity("MA", "AAPL", qty=-10, description="m"),
+            activity("MA", "NEW", qty=5, price=9, description="m"),
+        ]
+        paid = activity("MA", "NEW", net_amount=100, description="m")
+        applied = apply_activities([*entries, paid], holding(10, 1000))
+        assert [one.activity for one in applied.unhandled] == [paid]
+        assert len(applied.adjustments) == 2
+
+    def test_cash_alone_is_named(self) -> None:
+        paid = activity("REORG", net_amount=100)
+        assert [one.activity for one in apply_activities([paid], holding(10)).unhandled] == [paid]
+
+    def test_neither_shares_nor_cash_changes_nothing(self) -> None:
+        one = activity("OPEXP")
+        assert apply_activities([one], holding(10)) == Applied(cash=(one,))
+
+
+class TestStatuses:
+    @pytest.mark.parametrize("status", ["canceled", "CANCELLED", "rejected", "reversed"])
+    def test_what_the_broker_took_back(self, status) -> None:
+        one = activity("DIV", net_amount=1, status=status)
+        assert apply_activities([one], NOTHING_HELD) == Applied(undone=(adjustment_id_of(one),))
+
+    @pytest.mark.parametrize("status", ["pending", "Queued", "sent_to_clearing"])
+    def test_what_has_not_happened_yet(self, status) -> None:
+        one = activity("CSD", net_amount=1, status=status)
+        assert apply_activities([one], NOTHING_HELD) == Applied(waiting=(one,))
+
+    @pytest.mark.parametrize("status", ["executed", "correct", None, "levitating"])
+    def test_anything_else_has_happened(self, status) -> None:
+        assert only(apply_activities([activity("DIV", net_amount=1, status=status)], NOTHING_HELD)).amount == 1
+
+
+@pytest.mark.parametrize("kind", ["WARP", "FILL", "", "SPLITX"])
+def test_an_unknown_kind_is_named(kind) -> None:
+    one = activity(kind, qty=1, net_amount=1)
+    applied = apply_activities([one], NOTHING_HELD)
+    assert applied == Applied(unhandled=(Unhandled(one, "unknown kind of activity"),))
+    assert applied.doubtful_symbols == {"AAPL"}
+
+
+@pytest.mark.parametrize("kind", ["SPLIT", "MA"])
+def test_a_corporate_action_of_no_symbol_is_named(kind) -> None:
+    one = activity(kind, None, qty=1)
+    assert apply_activities([one], NOTHING_HELD) == Applied(unhandled=(Unhandled(one, "no symbol"),))
+
+
+def test_the_same_activity_counts_once() -> None:
+    one = activity("DIV", net_amount=1)
+    assert len(apply_activities([one, one, replace(one)], NOTHING_HELD).adjustments) == 1
+
+
+KINDS = ("DIV", "DIVNRA", "FEE", "CIL", "INT", "CSD", "SPLIT", "SSP", "NC", "SC", "SPIN", "MA", "OPEXP", "WARP", "FILL")
+figures = (
+    st.none() | st.sampled_from([D(0), D(1), D(-1), D(10), D(-10), D(40)]) | st.decimals(-(10**6), 10**6, places=9)
+)
+huge = st.sampled_from([D("1e30"), D("-1e30"), D("1e-30"), D("9" * 60), D("0." + "7" * 60)])
+
+
+@st.composite
+def activities(draw: st.DrawFn) -> list[Activity]:
+    return [
+        Activity(
+            draw(st.integers(0, 30).map(lambda number: f"a{number:02}")),
+            draw(st.sampled_from(KINDS)),
+            MONDAY + timedelta(days=draw(st.integers(0, 1))),
+            draw(st.none() | st.sampled_from(("A", "B", "C"))),
+            draw(figures | huge),
+            # Never exactly the cost of shares: that is a case of its own, above.
+            draw(st.none() | st.just(D(0)) | st.decimals(-1000, 1000, places=5).map(lambda paid: paid + D("1e-7"))),
+            None,
+            draw(figures | huge),
+            draw(st.none() | st.sampled_from(("ADD", "REMOVE", "m"))),
+            draw(st.none() | st.sampled_from(("executed", "canceled", "pending"))),
+        )
+        for _ in range(draw(st.integers(0, 8)))
+    ]
+
+
+def is_partner(one: Activity, applied: Applied, given: dict[str, Activity]) -> bool:
+    """Say whether `one` is the second entry of a split or renaming that became an adjustment under the first's id."""
+    for adjustment in applied.adjustments:
+        first = given[adjustment.adjustment_id.removeprefix("activity:")]
+        if first.date != one.date:
+            continue
+        if adjustment.kind is AdjustmentKind.SPLIT and (first.symbol, "S") == (one.symbol, one.kind[0]):
+            return True
+        if adjustment.kind is AdjustmentKind.SYMBOL_CHANGE and first.qty == -(one.qty or 0):
+            return True
+    return False
+
+
+@given(activities(), st.sampled_from([D(0), D(10), D(-10), D("1e30")]))
+def test_every_activity_lands_in_exactly_one_part(drawn, held) -> None:
+    given = {one.activity_id: one for one in drawn}
+    applied = apply_activities(drawn, lambda _symbol, _day: OurPosition(held, held * 3))
+    landed = Counter(
+        [
+            *(one.adjustment_id.removeprefix("activity:") for one in applied.adjustments),
+            *(one.activity_id for one in (*applied.cash, *applied.waiting)),
+            *(undone.removeprefix("activity:") for undone in applied.undone),
+            *(one.activity.activity_id for one in applied.unhandled),
+        ]
+    )
+    assert set(landed.values()) <= {1}
+    assert landed.keys() <= given.keys()
+    assert all(is_partner(given[name], applied, given) for name in given.keys() - landed.keys())
+    assert apply_activities([*drawn, *drawn], lambda _symbol, _day: OurPosition(held, held * 3)) == applied
