@@ -135,9 +135,9 @@ def compare(
 
 @dataclass(frozen=True, slots=True)
 class _Sighting:
-    """A difference as first seen, and when."""
+    """A difference as first seen, and when: our shares and cost, and what is missing of each."""
 
-    missing: tuple[Decimal, Decimal]
+    figures: tuple[Decimal, Decimal, Decimal, Decimal]
     first_at: datetime
 
 
@@ -160,9 +160,12 @@ class Reconciler:
         voids: list[VoidExecution] = []
         for symbol, difference in open_ones.items():
             sighting = before.get(symbol)
-            missing = (difference.missing_qty, difference.missing_cost)
-            if sighting is None or sighting.missing != missing:
-                sighting = _Sighting(missing, circumstances.now)
+            # Ours too: two executions missed one after the other may lack the same shares.
+            figures = (
+                difference.ours_qty, difference.ours_cost, difference.missing_qty, difference.missing_cost,
+            )  # fmt: skip
+            if sighting is None or sighting.figures != figures:
+                sighting = _Sighting(figures, circumstances.now)
             if not _is_settled(difference, sighting, circumstances, self._patience):
                 self._seen[symbol] = sighting
             elif difference.reason is Reason.BUSTED_EXECUTION:
@@ -213,10 +216,12 @@ def _reason(
 def _reason_of_qty(
     symbol: str, mine: OurPosition | None, qty: Decimal, cost: Decimal, circumstances: Circumstances
 ) -> Reason:
+    # First, for the busted execution may be the one that had closed the position.
+    ours_qty = mine.qty if mine is not None else ZERO
+    if _busted(circumstances.absent, symbol, EXACT.subtract(ours_qty, qty)):
+        return Reason.BUSTED_EXECUTION
     if mine is None:
         return Reason.TRANSFER
-    if _busted(circumstances.absent, symbol, EXACT.subtract(mine.qty, qty)):
-        return Reason.BUSTED_EXECUTION
     if _is_like_a_split(mine, qty, cost):
         return Reason.CORPORATE_ACTION
     return Reason.MISSED_EXECUTION if abs(qty) > abs(mine.qty) else Reason.UNKNOWN_EXECUTION

@@ -310,3 +310,9 @@ def test_an_adjustment_makes_ours_equal_to_theirs(fills, qty, cost, is_opening) 
     assert {symbol: (one.qty, one.cost) for symbol, one in tomorrow.items()} == {
         symbol: (one.qty, one.cost) for symbol, one in after.items()
     }
+
+
+def test_the_bust_of_what_had_closed_a_position_is_no_transfer() -> None:
+    closing = execution("x2", qty=100, side=Side.SELL)
+    circumstances = now(absent=(closing,))
+    assert why(None, their(100, 15_000), circumstances)[0] is Reason.BUSTED_EXECUTION
