@@ -41,6 +41,7 @@ from libs.redis_client.price_cache import PriceCache
 
 CACHE_DEADLINE_S: Final = 0.150
 """The answer is due within 250 ms whatever Redis does."""
+LEAST_CACHE_WAIT_S: Final = 0.050
 LEDGER_HELD_FOR_S: Final = 1.0
 """How long a book counts for those who look many times a second; what is recorded here is seen at once all the same."""
 OUTDATED_AFTER: Final = timedelta(seconds=1)
@@ -157,8 +158,9 @@ class PnlReporter:
         finally:
             reading.cancel()
         new, left_s = self._held - guessed, deadline_s - _clock_s()
-        if new and left_s > 0:
-            await self._read_cache(new, left_s)
+        if new:
+            # A slow ledger must not make a symbol unpriced whose price lies in the cache.
+            await self._read_cache(new, max(left_s, LEAST_CACHE_WAIT_S))
         return self._value(self._book)
 
     async def report_from_memory(self) -> RealtimePnl:

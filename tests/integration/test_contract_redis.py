@@ -69,7 +69,7 @@ async def test_seq_grows_by_one_and_begins_again_with_a_new_epoch(stack: Stack, 
         assert {one["epoch"] for one in seen} == {first["epoch"]}
 
         await stack.simulator.drop_all(clean=False)
-        await eventually(lambda: not stack.simulator.connections)
+        # A new epoch says it: the moment without a connection may be too short to be seen.
         await eventually(lambda: streams_anew(redis, first["epoch"]), within_s=8)
         await stack.until_confirmed("MSFT")
         stack.simulator.emit("MSFT", 409.99, 410.01)

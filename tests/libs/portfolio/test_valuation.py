@@ -1,4 +1,3 @@
-import time
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -245,19 +244,6 @@ def _fees(fills: list[Fill]) -> Decimal:
     for one in fills:
         total = EXACT.add(total, one.fee)
     return total
-
-
-def test_a_thousand_positions_are_valued_in_a_breath() -> None:
-    position = fold_fills([fill(3, "150.123"), fill("0.333333333", "151.1")])
-    quoted = Mark(PriceSource.REAL_TIME, Decimal("152.005"), Decimal("152.00"), Decimal("152.01"), SEEN, 0.2)
-    inputs = [valuable(position, HELD, quoted, Decimal("150.8"))] * 1000
-    spent = []
-    for _ in range(5):
-        began = time.process_time()
-        value_positions(inputs, ClosedPnl())
-        spent.append(time.process_time() - began)
-    # Measured at about 10 ms; the limit leaves room for coverage and a slow machine.
-    assert min(spent) < 0.1
 
 
 @given(prices=st.lists(st.sampled_from(["152.00", "152.01", None]), min_size=1, max_size=6), closes=st.booleans())
