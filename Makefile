@@ -10,6 +10,10 @@ RUNTIME := $(VENV)/.installed-runtime
 LAPTOP := $(VENV)/.installed-laptop
 TEST := $(VENV)/.installed-test
 PIP_INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r
+# Extras stay in the names: an older pip (23.2) does not see that `coverage[toml]` is pinned by `coverage`, and refuses to
+# install anything as soon as a newer one is out.
+UV_COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+	--no-emit-index-url --no-header --no-annotate --upgrade
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -88,9 +92,9 @@ imports: $(TEST) ## Check who imports whom
 check: lint types imports test ## All that gates a change
 
 lock: ## Pin the dependencies anew (needs uv on PATH)
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade pyproject.toml -o requirements/runtime.txt
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade --extra laptop pyproject.toml -o requirements/laptop.txt
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade --extra laptop --extra test pyproject.toml -o requirements/test.txt
+	$(UV_COMPILE) pyproject.toml -o requirements/runtime.txt
+	$(UV_COMPILE) --extra laptop pyproject.toml -o requirements/laptop.txt
+	$(UV_COMPILE) --extra laptop --extra test pyproject.toml -o requirements/test.txt
 
 clean: ## Remove the environment and all that was made here, the demo included
 	rm -rf $(VENV) var/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
