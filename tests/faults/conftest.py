@@ -20,7 +20,6 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pati
 @pytest_asyncio.fixture(loop_scope="module")
 async def patient(shared: Patient) -> AsyncIterator[Patient]:
     """The stack in good health, past failures forgotten, and again in good health afterwards."""
-    await shared.service.http.post("/api/v1/market-data/reconnect")
-    await shared.recovers()
+    await shared.start_afresh()
     yield shared
     await shared.recovers()

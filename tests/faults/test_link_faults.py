@@ -17,28 +17,14 @@ HALF_OPEN_SEEN_WITHIN_S = 15.0
 MUTE_SEEN_WITHIN_S = 30.0
 
 
-async def until_reconnected(patient: Patient, before: int, within_s: float = 30.0) -> None:
-    """Breaks that follow each other are answered ever later: each is a failure until a connection has lasted."""
-
-    async def is_so() -> bool:
-        link = (await patient.health())["link"]
-        return bool(link["reconnects"] > before and link["state"] == "streaming")
-
-    await eventually(is_so, within_s, every_s=0.05)
-
-
-async def reconnects(patient: Patient) -> int:
-    return int((await patient.health())["link"]["reconnects"])
-
-
 @pytest.mark.parametrize("how", ["tcp", 1001, 4000])
 async def test_a_drop_costs_a_moment_and_is_told_as_a_gap(patient: Patient, how: str | int) -> None:
-    before, gaps = await reconnects(patient), (await patient.health())["gaps"]["count"]
+    before, gaps = await patient.reconnects(), (await patient.health())["gaps"]["count"]
     if how == "tcp":
         await patient.venue.drop_all(clean=False)
     else:
         await patient.venue.drop_all(clean=True, code=int(how), reason="bye")
-    await until_reconnected(patient, before)
+    await patient.until_reconnected(before)
     health = await patient.health()
     assert health["gaps"]["count"] == gaps + 1
     gap = health["gaps"]["last"][-1]
@@ -52,20 +38,20 @@ async def test_a_drop_costs_a_moment_and_is_told_as_a_gap(patient: Patient, how:
 
 @pytest.mark.parametrize("with_message", [True, False])
 async def test_a_slow_client_is_dropped_and_comes_back(patient: Patient, *, with_message: bool) -> None:
-    before = await reconnects(patient)
+    before = await patient.reconnects()
     patient.venue.drop_slow(with_message=with_message)
-    await until_reconnected(patient, before)
+    await patient.until_reconnected(before)
     fault = (await patient.health())["link"]["last_error"]
     assert (fault["code"] == 407) is with_message
 
 
 async def test_a_half_open_connection_is_noticed_in_15_s(patient: Patient) -> None:
-    before = await reconnects(patient)
+    before = await patient.reconnects()
     async with patient.suffering(half_open=True):
         began_s = time.monotonic()
         await patient.until_state("backing_off", "connecting", "subscribing", within_s=HALF_OPEN_SEEN_WITHIN_S)
         assert time.monotonic() - began_s < HALF_OPEN_SEEN_WITHIN_S
-        await until_reconnected(patient, before)
+        await patient.until_reconnected(before)
 
 
 async def test_a_mute_connection_is_never_shown_as_live(patient: Patient) -> None:
@@ -105,7 +91,7 @@ async def test_a_closed_market_is_silent_without_consequence(tmp_path: Path) -> 
                 assert health["market"]["state"] == "closed"
                 assert health["status"] == "healthy", str(health["reasons"])
                 assert health["link"]["silence"] == "none"
-            assert await reconnects(patient) == 0
+            assert await patient.reconnects() == 0
 
 
 async def test_one_dead_symbol_is_told_apart_and_priced_by_rest(patient: Patient) -> None:
@@ -159,11 +145,11 @@ async def test_a_backlog_is_taken_in_at_its_end(patient: Patient) -> None:
 
 
 async def test_a_stopped_venue_is_found_again_in_30_s(patient: Patient) -> None:
-    before = await reconnects(patient)
+    before = await patient.reconnects()
     await patient.venue.stop(clean=False)
     await patient.until_state("backing_off", within_s=3)
     await patient.until_source("stale", within_s=20)
     await patient.venue.start()
     returned_s = time.monotonic()
-    await until_reconnected(patient, before, within_s=30)
+    await patient.until_reconnected(before, within_s=30)
     assert time.monotonic() - returned_s < 30

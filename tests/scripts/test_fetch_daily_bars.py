@@ -155,8 +155,9 @@ class TestTheCommand:
         self, server: ScriptedHttp, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         symbols = [f"S{number}" for number in range(25)]
-        now = datetime.now(UTC)
-        saturday = (now - timedelta(days=(now.weekday() - 5) % 7 or 7)).date()
+        # Whatever day it is, sessions that are asked for lie on both sides of it.
+        days_ago = datetime.now(UTC).date() - timedelta(days=4)
+        saturday = days_ago - timedelta(days=(days_ago.weekday() - 5) % 7)
         bar = f'{{"t":"{saturday}T05:00:00Z","o":1,"h":1,"l":1,"c":1,"v":1}}'
         server.say(BARS, f'{{"bars":{{{",".join(f"{chr(34)}{name}{chr(34)}:[{bar}]" for name in symbols)}}}}}')
         monkeypatch.setenv("ALPACA_DATA_URL", server.url)

@@ -95,6 +95,32 @@ class Patient:
 
         await eventually(is_so, within_s, every_s=0.05)
 
+    async def reconnects(self) -> int:
+        return int((await self.health())["link"]["reconnects"])
+
+    async def until_reconnected(self, before: int, within_s: float = 30.0) -> None:
+        """Return once the link streams on a later connection than the one counted `before`.
+
+        Breaks that follow each other are answered ever later: each is a failure until a connection has lasted; and the
+        dial budget may ask for a wait of ten seconds.
+        """
+
+        async def is_so() -> bool:
+            link = (await self.health())["link"]
+            return bool(link["reconnects"] > before and link["state"] == "streaming")
+
+        await eventually(is_so, within_s, every_s=0.05)
+
+    async def start_afresh(self) -> None:
+        """Have the service dial anew, its failures forgotten, and wait until all is well on that connection.
+
+        Without the wait for it, what the venue sends next may go to the connection that is about to be dropped.
+        """
+        before = await self.reconnects()
+        await self.service.http.post("/api/v1/market-data/reconnect")
+        await self.until_reconnected(before)
+        await self.recovers()
+
     async def recovers(self, within_s: float = 30.0) -> float:
         """Turn all faults off; return the seconds until all is healthy, and the newest quotes are shown live.
 
