@@ -190,7 +190,7 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
         now=now,
         positions_changed=positions_changed,
         mirror=mirror,
-        parity=ParityReporter(mirror, reporter.figures, now),
+        parity=ParityReporter(mirror, reporter.figures, reporter.take_in_prices, now),
         history=history,
         sampler=HistorySampler(reporter, history, settings.pnl_history_days, now),
     )

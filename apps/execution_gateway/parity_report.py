@@ -1,6 +1,6 @@
 """Our figures beside the account's own: what is compared, and the JSON that says it. Computed in `broker/parity.py`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -61,23 +61,31 @@ class ParityReport:
 
 
 class ParityReporter:
-    """Compare with the account. `figures` returns ours for a book at the marks of now; `source` None: no account."""
+    """Compare with the account; `source` None: there is none.
+
+    `figures` returns ours for a book at the marks of now, `take_in_prices` reads the cached prices of some symbols.
+    """
 
     def __init__(
         self,
         source: AccountSource | None,
         figures: Callable[[Book], Mapping[str, OurFigures]],
+        take_in_prices: Callable[[Iterable[str]], Awaitable[None]],
         now: Callable[[], datetime],
     ) -> None:
         self._source = source
         self._figures = figures
+        self._take_in_prices = take_in_prices
         self._now = now
 
     async def report(self) -> ParityReport:
         """Ask the account and compare. Raises NoAccountError, and what the source raises."""
         if self._source is None:
             raise NoAccountError
-        return self._of(await self._source.read_now())
+        reading = await self._source.read_now()
+        # The same prices as the P&L's: what was published while nobody listened lies in the cache.
+        await self._take_in_prices([position.symbol for position in reading.book.open_positions])
+        return self._of(reading)
 
     def last(self) -> ParityReport | None:
         """Compare with what the account said last; None before it said anything."""

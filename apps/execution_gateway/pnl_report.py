@@ -151,7 +151,7 @@ class PnlReporter:
         # What was held a moment ago is nearly always held now: the two reads need not wait for each other.
         guessed = self._held
         deadline_s = _clock_s() + CACHE_DEADLINE_S
-        reading = asyncio.create_task(self._read_cache(guessed, CACHE_DEADLINE_S))
+        reading = asyncio.create_task(self.take_in_prices(guessed))
         try:
             await self._read_book()
             await reading
@@ -160,7 +160,7 @@ class PnlReporter:
         new, left_s = self._held - guessed, deadline_s - _clock_s()
         if new:
             # A slow ledger must not make a symbol unpriced whose price lies in the cache.
-            await self._read_cache(new, max(left_s, LEAST_CACHE_WAIT_S))
+            await self.take_in_prices(new, max(left_s, LEAST_CACHE_WAIT_S))
         return self._value(self._book)
 
     async def report_from_memory(self) -> RealtimePnl:
@@ -233,7 +233,7 @@ class PnlReporter:
         self._book_read_at_s = asked_at_s
         self._held = frozenset(position.symbol for position in self._book.open_positions)
 
-    async def _read_cache(self, symbols: Iterable[str], deadline_s: float) -> None:
+    async def take_in_prices(self, symbols: Iterable[str], deadline_s: float = CACHE_DEADLINE_S) -> None:
         """Take in cached prices that are newer than ours. Without Redis, memory is all there is."""
         try:
             cached = await self._cache.read(symbols, deadline_s, self._prices.price)

@@ -9,12 +9,11 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -24,6 +23,7 @@ from apps.alpaca_simulator.simulator import Simulator
 from apps.alpaca_simulator.trading_desk import Announce
 from libs.market_data.reconnect import DialBudget, ReconnectPolicy
 from tests.support.account import Broker, is_in_step, is_mirrored
+from tests.support.clock import NoonClock
 from tests.support.gateway import RunningGateway, serving, settings_in
 from tests.support.simulator import running_simulator
 from tests.support.sqlite_threads import sqlite_threads_ended
@@ -36,20 +36,6 @@ SYMBOLS = ("AAPL", "MSFT", "NVDA", "KO")
 ANNOUNCED = (Announce.ONCE, Announce.ONCE, Announce.ONCE, Announce.TWICE, Announce.NEVER, Announce.LATE)
 LONGER_THAN_REST_LAGS = timedelta(minutes=11)
 """What nobody announced of an execution that was known, REST is believed about only after ten minutes."""
-
-
-class Clock:
-    """The account's and the gateway's time: noon in New York when the test begins, far from the morning's sync."""
-
-    def __init__(self) -> None:
-        noon = datetime.combine(datetime.now(UTC).date(), time(12), ZoneInfo("America/New_York"))
-        self._ahead = noon - datetime.now(UTC)
-
-    def __call__(self) -> datetime:
-        return datetime.now(UTC) + self._ahead
-
-    def advance(self, by: timedelta) -> None:
-        self._ahead += by
 
 
 class NoBudget(DialBudget):
@@ -148,7 +134,7 @@ class Life:
 
 @asynccontextmanager
 async def living(
-    folder: Path, redis_url: str, seed: int, clock: Clock, faults: Faults, skew: timedelta = timedelta()
+    folder: Path, redis_url: str, seed: int, clock: NoonClock, faults: Faults, skew: timedelta = timedelta()
 ) -> AsyncIterator[Life]:
     """Run an account and its mirror, whose clock is `skew` ahead of the account's."""
     folder.mkdir(exist_ok=True)
@@ -174,7 +160,7 @@ async def end_well(life: Life) -> None:
     await eventually(lambda: is_in_step(life.gateway.client), within_s=5)
 
 
-async def trade_through(life: Life, clock: Clock, cuts: int) -> None:
+async def trade_through(life: Life, clock: NoonClock, cuts: int) -> None:
     """Trade, be cut off, and let REST misbehave; then let everybody come to rest, and check."""
     others = [asyncio.create_task(life.trade()), asyncio.create_task(life.trouble_rest())]
     await life.cut_off(cuts)
@@ -196,7 +182,7 @@ async def test_two_hundred_disconnects_with_fills_in_flight(tmp_path: Path, redi
             lives = []
             # One after another: a process migrates one database at a time.
             for seed in range(4):
-                clock = Clock()
+                clock = NoonClock()
                 faults = Faults(activities_lag_s=0.2 * seed, trading_duplicate_every=7, trading_reorder_every=5 + seed)
                 life = await stack.enter_async_context(living(tmp_path / str(seed), redis_url, seed, clock, faults))
                 lives.append(trade_through(life, clock, 50))
@@ -207,7 +193,7 @@ async def test_two_hundred_disconnects_with_fills_in_flight(tmp_path: Path, redi
 
 @pytest.mark.parametrize("minutes", [-3, 3])
 async def test_a_gateway_whose_clock_is_wrong(tmp_path: Path, redis_url: str, minutes: int) -> None:
-    clock = Clock()
+    clock = NoonClock()
     try:
         async with living(tmp_path, redis_url, minutes, clock, Faults(), timedelta(minutes=minutes)) as life:
             await trade_through(life, clock, 8)
@@ -217,7 +203,7 @@ async def test_a_gateway_whose_clock_is_wrong(tmp_path: Path, redis_url: str, mi
 
 async def test_activities_that_lag_behind_the_positions(tmp_path: Path, redis_url: str) -> None:
     """What nobody announced is in the positions at once, and explained only after the next round."""
-    clock = Clock()
+    clock = NoonClock()
     try:
         async with living(tmp_path, redis_url, 5, clock, Faults(activities_lag_s=1.5)) as life:
             for number in range(3):

@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from apps.alpaca_simulator.config import HeldPosition
+from tests.support.clock import NoonClock
 from tests.support.gateway import serving, settings_in
 from tests.support.simulator import running_simulator
 from tests.support.stack import ROOT, clean_environment
@@ -28,9 +29,10 @@ async def run(folder: Path, url: str, *arguments: str) -> tuple[int, str, str]:
 
 async def test_every_cent_and_what_is_unexplained(tmp_path: Path, redis_url: str) -> None:
     held = (HeldPosition("AAPL", Decimal(100), Decimal(150)),)
-    async with running_simulator(rate=0, positions=held) as simulator:
+    clock = NoonClock()
+    async with running_simulator(rate=0, positions=held, now=clock) as simulator:
         settings = settings_in(tmp_path, redis_url, position_source="alpaca", alpaca_stream_url=simulator.stream_url())
-        async with serving(settings) as gateway:
+        async with serving(settings, clock) as gateway:
 
             async def is_known() -> bool:
                 return (await gateway.client.get("/api/v1/positions")).status_code == 200

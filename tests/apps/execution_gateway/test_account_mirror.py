@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from random import Random
@@ -18,6 +18,7 @@ from apps.alpaca_simulator.config import HeldPosition
 from apps.alpaca_simulator.simulator import Simulator
 from apps.alpaca_simulator.trading_desk import Announce
 from apps.execution_gateway.settings import GatewaySettings
+from tests.support.clock import NoonClock
 from tests.support.gateway import RunningGateway, decode, serving, settings_in
 from tests.support.simulator import running_simulator
 from tests.support.waiting import eventually
@@ -36,9 +37,10 @@ def mirror_settings(folder: Path, redis_url: str, simulator: Simulator, **fields
 async def mirrored(
     folder: Path, redis_url: str, fields: dict[str, Any] | None = None, **simulator: Any
 ) -> AsyncIterator[tuple[RunningGateway, Simulator]]:
+    clock = NoonClock()
     async with (
-        running_simulator(rate=0, **({"positions": HELD} | simulator)) as source,
-        serving(mirror_settings(folder, redis_url, source, **(fields or {}))) as gateway,
+        running_simulator(rate=0, now=clock, **({"positions": HELD} | simulator)) as source,
+        serving(mirror_settings(folder, redis_url, source, **(fields or {})), clock) as gateway,
     ):
         await eventually(lambda: in_step(gateway), within_s=20)
         yield gateway, source
@@ -58,7 +60,7 @@ async def quantities(gateway: RunningGateway) -> dict[str, Decimal]:
 async def agrees(gateway: RunningGateway, simulator: Simulator) -> bool:
     """Say whether quantities and costs by Alpaca's method are the account's own."""
     ours = {row["symbol"]: row for row in (await gateway.get(f"{POSITIONS}?cost=alpaca"))["positions"]}
-    theirs = simulator.account.book(datetime.now(UTC)).open_positions()
+    theirs = simulator.account.book(simulator.config.now()).open_positions()
     return ours.keys() == theirs.keys() and all(
         Decimal(row["qty"]) == theirs[symbol].qty and Decimal(row["cost_basis"]) == theirs[symbol].cost.quantize(CENT)
         for symbol, row in ours.items()
@@ -129,7 +131,7 @@ async def is_state(gateway: RunningGateway, state: str) -> bool:
 async def test_a_confirmed_book_is_shown_while_the_account_cannot_be_asked(tmp_path: Path, redis_url: str) -> None:
     async with mirrored(tmp_path, redis_url) as (_, simulator):
         port_settings = mirror_settings(tmp_path, redis_url, simulator)
-    async with serving(port_settings) as gateway:
+    async with serving(port_settings, simulator.config.now) as gateway:
         # The simulator is gone: what it confirmed before the restart is shown, and named as not in step.
         async def is_shown() -> bool:
             return await quantities(gateway) == {"AAPL": 100, "MSFT": -20}
@@ -248,8 +250,9 @@ async def test_an_exotic_holding_hides_nothing(tmp_path: Path, redis_url: str) -
 
 
 async def test_two_gateways_on_one_database_record_each_execution_once(tmp_path: Path, redis_url: str) -> None:
-    async with mirrored(tmp_path, redis_url) as (gateway, simulator):  # noqa: SIM117 - the second needs the first
-        async with serving(mirror_settings(tmp_path, redis_url, simulator), is_alone=False) as other:
+    async with mirrored(tmp_path, redis_url) as (gateway, simulator):
+        settings = mirror_settings(tmp_path, redis_url, simulator)
+        async with serving(settings, simulator.config.now, is_alone=False) as other:
             show(
                 simulator,
                 symbol="TSLA",
@@ -304,7 +307,7 @@ async def test_random_disconnects_with_fills_in_flight_lose_and_double_nothing(t
             if after is None:
                 break
         assert recorded == booked
-        assert datetime.now(UTC) - timedelta(minutes=5) < datetime.fromisoformat(
+        assert simulator.config.now() - timedelta(minutes=5) < datetime.fromisoformat(
             (await gateway.get("/health"))["account"]["confirmed_at"]
         )
 
