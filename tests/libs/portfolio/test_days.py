@@ -85,14 +85,19 @@ class Closes:
 
 @dataclass
 class Account:
-    """An account as one would keep it on paper: shares and cash, in fractions; shares none of the ledger's code."""
+    """An account as one would keep it on paper: shares and cash, in fractions; shares none of the ledger's code.
+
+    `external` is what came from outside: the cost at which shares were transferred in, less that of those moved out.
+    """
 
     cash: Fraction = Fraction(0)
-    paid_in: Fraction = Fraction(0)
+    external: Fraction = Fraction(0)
     shares: dict[str, Fraction] = field(default_factory=dict)
 
-    def worth(self, prices: Mapping[str, Decimal]) -> Fraction:
-        return self.cash + sum(qty * Fraction(prices[symbol]) for symbol, qty in self.shares.items())
+    def gained(self, prices: Mapping[str, Decimal]) -> Fraction:
+        """Return the equity at these prices less what came from outside."""
+        equity = self.cash + sum(qty * Fraction(prices[symbol]) for symbol, qty in self.shares.items())
+        return equity - self.external
 
     def take(self, entry: Entry) -> None:
         symbol = entry.symbol
@@ -108,10 +113,8 @@ class Account:
             case AdjustmentKind.FEE:
                 self.cash -= amount
             case AdjustmentKind.TRANSFER:
-                # Shares brought in for what they cost: as if that money had come from outside and bought them.
-                self.paid_in += 0
                 self.shares[symbol] = self.shares.get(symbol, Fraction(0)) + Fraction(entry.qty or 0)
-                self.cash -= amount
+                self.external += amount
             case AdjustmentKind.SYMBOL_CHANGE:
                 moved = self.shares.pop(symbol, Fraction(0))
                 self.shares[str(entry.new_symbol)] = self.shares.get(str(entry.new_symbol), Fraction(0)) + moved
@@ -173,9 +176,9 @@ def test_the_days_pnl_is_the_change_in_equity_less_external_cash_to_the_last_dig
     order = sorted(enumerate(entries), key=lambda one: (one[1].at, isinstance(one[1], Fill), one[0]))
     for _, entry in order:
         if entry.at >= day_start(TUESDAY) and started is None:
-            started = account.worth(closes)
+            started = account.gained(closes)
         account.take(entry)
-    started = account.worth(closes) if started is None else started
+    started = account.gained(closes) if started is None else started
 
     book = book_of(*entries)
     day_of_all = book.day(TUESDAY)
@@ -187,7 +190,7 @@ def test_the_days_pnl_is_the_change_in_equity_less_external_cash_to_the_last_dig
         assert overnight is not None
         value = EXACT.multiply(position.qty, marks[position.symbol])
         total = EXACT.add(total, day_gain(day_of_all[position.symbol], value, overnight))
-    assert Fraction(total) == account.worth(marks) - started
+    assert Fraction(total) == account.gained(marks) - started
     assert {symbol: Fraction(one.qty) for symbol, one in book.positions.items() if one.is_open} == {
         symbol: qty for symbol, qty in account.shares.items() if qty
     }
@@ -205,7 +208,7 @@ def test_realized_unrealized_fees_and_income_since_the_beginning_are_all_there_i
     for position in book_of(*entries).positions.values():
         unrealized = Fraction(position.qty) * Fraction(marks[position.symbol]) - Fraction(position.cost_basis)
         total += unrealized + Fraction(position.realized_pnl) - Fraction(position.fees) + Fraction(position.income)
-    assert total == account.worth(marks)
+    assert total == account.gained(marks)
 
 
 def test_the_order_of_an_adjustment_in_the_ledger_does_not_matter() -> None:
