@@ -138,8 +138,8 @@ class PriceBook:
             elif self._feed is not None and self._feed.epoch in {price.epoch, held.epoch}:
                 # Epochs carry no order of their own, but the feed says which one is the present one.
                 return price.epoch == self._feed.epoch
-        # An equal time: the later arrival wins, as everywhere.
-        return price.known_since >= held.known_since
+        # The same quote, or an equal time: the later arrival wins, as everywhere.
+        return price.timestamp == held.timestamp or price.known_since >= held.known_since
 
     def _make_room(self) -> None:
         if len(self._prices) >= self._max_symbols:

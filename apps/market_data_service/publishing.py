@@ -105,7 +105,7 @@ class PriceWriter:
 
     def start_afresh(self) -> None:
         """Forget every price and every fault: another instance leads from here on, or did until now."""
-        self._latest.keep_only(())
+        self._latest.forget_all()
         self._owed.clear()
         self.fault = None
 
@@ -150,6 +150,7 @@ class PriceWriter:
             log.info("prices_written_again", symbols=len(symbols))
         self.fault = None
         self._owed.difference_update(symbols)
+        self._latest.note_written(symbols)
         self.batches += 1
         self.written += len(batch)
         self.published += sum(write.publish for write in batch)
@@ -223,6 +224,7 @@ class FeedAnnouncer:
         """Announce for ever."""
         while True:
             self._changed.clear()
+            self._release_what_is_not_streamed()
             self._forget_the_unwanted()
             self._renew()
             await self.announce()
@@ -259,6 +261,15 @@ class FeedAnnouncer:
             self.fault = str(error)
             if isinstance(error, LeaseLostError):
                 self._on_lease_lost()
+
+    def _release_what_is_not_streamed(self) -> None:
+        """See to it that no quote of before is vouched for when its symbol is streamed again on this connection."""
+        status = self._status()
+        is_streaming = status.connected and status.state is LinkState.STREAMING
+        if is_streaming and status.epoch is not None and "*" not in status.symbols:
+            self._latest.release(status.symbols, status.epoch)
+            if self._latest.pending:
+                self._writer.wake()
 
     def _forget_the_unwanted(self) -> None:
         wanted = self._stream.subscribed_symbols

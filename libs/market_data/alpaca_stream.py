@@ -264,7 +264,7 @@ class AlpacaMarketDataStream:
         """The wanted symbols of which the newest quote may well be missing; `*` for all there are."""
         if self.watch.silence is not Silence.NONE:
             return frozenset(self._subscriptions.by_priority())
-        return self.watch.dead
+        return self.watch.dead | self._halts.unquoted
 
     # --- quotes ---------------------------------------------------------------------------------------------------
 

@@ -47,21 +47,30 @@ def halts(status: TradingStatus) -> bool | None:
 
 @dataclass(slots=True)
 class Halts:
-    """The halted symbols. A resumption may be missed while the link is down, so a new connection questions them all."""
+    """The halted symbols, and those that trade again of which no quote has come since.
+
+    A resumption may be missed while the link is down, so a new connection questions all halts.
+    """
 
     _halted: dict[str, Halt] = field(default_factory=dict)
     _questioned: set[str] = field(default_factory=set)
+    _unquoted: set[str] = field(default_factory=set)
 
     @property
     def symbols(self) -> frozenset[str]:
         """The symbols now halted."""
         return frozenset(self._halted)
 
+    @property
+    def unquoted(self) -> frozenset[str]:
+        """The symbols that trade again, but the newest quote is of before: it may be far from where they trade now."""
+        return frozenset(self._unquoted)
+
     def __contains__(self, symbol: str) -> bool:
         return symbol in self._halted
 
     def __bool__(self) -> bool:
-        return bool(self._halted)
+        return bool(self._halted or self._unquoted)
 
     def of(self, symbol: str) -> Halt | None:
         """Return the halt of `symbol`; None when it trades."""
@@ -76,8 +85,10 @@ class Halts:
         was_halted = status.symbol in self._halted
         if is_halt:
             self._halted[status.symbol] = Halt(status.reason, status.at or received_at)
-        else:
-            self._halted.pop(status.symbol, None)
+            self._unquoted.discard(status.symbol)
+        elif was_halted:
+            del self._halted[status.symbol]
+            self._unquoted.add(status.symbol)
         return is_halt is not was_halted
 
     def question(self) -> None:
@@ -85,7 +96,10 @@ class Halts:
         self._questioned = set(self._halted)
 
     def quoted(self, symbol: str) -> bool:
-        """Take in that the stream brought a good quote; return whether that ended a questioned halt."""
+        """Take in that the stream brought a good quote; return whether that changed what may be said of the symbol."""
+        if symbol in self._unquoted:
+            self._unquoted.discard(symbol)
+            return True
         if symbol not in self._questioned:
             return False
         self._questioned.discard(symbol)
@@ -94,6 +108,7 @@ class Halts:
 
     def keep_only(self, symbols: Collection[str]) -> bool:
         """Forget every symbol but these; return whether one of the forgotten was halted."""
+        self._unquoted.intersection_update(symbols)
         gone = [symbol for symbol in self._halted if symbol not in symbols]
         for symbol in gone:
             del self._halted[symbol]

@@ -24,11 +24,14 @@ REPEAT_INTERVAL_S: Final = 1.0
 
 @dataclass(slots=True)
 class _Held:
+    """`is_release_owed`: a reader may still hold this quote as one that a connection vouches for."""
+
     quote: Quote
     epoch: str | None
     newest_time: datetime
     last: Trade | None = None
     seq: int = 0
+    is_release_owed: bool = False
     published: Quote | None = None
     published_last: Trade | None = None
     published_epoch: str | None = None
@@ -46,6 +49,8 @@ class LatestQuotes:
     trades: LatestTrades = field(default_factory=LatestTrades)
     conflated: int = 0
     accepted: int = 0
+    _sequences: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """How many messages of a symbol each connection has published; it outlives the symbol's quote."""
     _held: dict[str, _Held] = field(default_factory=dict)
     _dirty: dict[str, None] = field(default_factory=dict)
 
@@ -67,8 +72,8 @@ class LatestQuotes:
             held, quote, time
         ):
             return refusal
-        elif held.epoch != epoch:
-            held.epoch, held.seq = epoch, 0
+        else:
+            held.epoch, held.is_release_owed = epoch, held.is_release_owed and epoch is None
         self.accepted += 1
         if symbol in self._dirty:
             self.conflated += 1
@@ -150,11 +155,19 @@ class LatestQuotes:
             if held is not None:
                 publish = self._is_worth_a_message(held, now_s)
                 if publish:
-                    held.seq += 1
+                    held.seq = self._next_seq(symbol, held.epoch)
                     held.published, held.published_epoch, held.published_at_s = held.quote, held.epoch, now_s
                     held.published_last = held.last
                 batch.append(PriceWrite(self._price(held), publish))
         return batch
+
+    def _next_seq(self, symbol: str, epoch: str | None) -> int:
+        """Count one more message of `symbol`. A symbol that comes back on the same connection goes on counting."""
+        counted_in, seq = self._sequences.get(symbol, (epoch, 0))
+        if epoch is not None and counted_in != epoch:
+            seq = 0
+        self._sequences[symbol] = (epoch or counted_in or "", seq + 1)
+        return seq + 1
 
     @staticmethod
     def _is_worth_a_message(held: _Held, now_s: float) -> bool:
@@ -182,12 +195,46 @@ class LatestQuotes:
             if held is not None and held.epoch == epoch:
                 self._dirty.setdefault(symbol, None)
 
+    def release(self, streamed: Collection[str], epoch: str) -> None:
+        """Note that connection `epoch` streams `streamed` and nothing else: for other quotes of its it vouches no more.
+
+        They are written once more, as belonging to no connection: should the symbol be streamed again, what was missed
+        meanwhile must not be vouched for.
+        """
+        for symbol, held in self._held.items():
+            if held.epoch == epoch and symbol not in streamed:
+                held.epoch, held.is_release_owed = None, True
+                self._dirty[symbol] = None
+        if len(self._sequences) > len(self._held):
+            self._sequences = {
+                symbol: counted
+                for symbol, counted in self._sequences.items()
+                if counted[0] == epoch or symbol in self._held
+            }
+
+    def note_written(self, symbols: Iterable[str]) -> None:
+        """Note that what was taken of these symbols has reached the readers."""
+        for symbol in symbols:
+            held = self._held.get(symbol)
+            if held is not None and held.epoch is None:
+                held.is_release_owed = False
+
     def keep_only(self, symbols: Collection[str]) -> None:
-        """Forget every symbol but these: nobody wants the others any more."""
-        for symbol in [symbol for symbol in self._held if symbol not in symbols]:
-            del self._held[symbol]
-            self._dirty.pop(symbol, None)
+        """Forget every symbol but these, which nobody wants any more, once readers know what became of its quote."""
+        for symbol, held in list(self._held.items()):
+            if symbol not in symbols and not held.is_release_owed:
+                self._forget(symbol)
         self.trades.keep_only(symbols)
+
+    def forget_all(self) -> None:
+        """Forget every symbol, told or not."""
+        for symbol in list(self._held):
+            self._forget(symbol)
+        self.trades.keep_only(())
+
+    def _forget(self, symbol: str) -> None:
+        del self._held[symbol]
+        self._dirty.pop(symbol, None)
 
     def epoch_of(self, symbol: str) -> str | None:
         """Return the connection that vouches for the held quote; None when none is held."""

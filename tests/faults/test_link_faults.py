@@ -134,6 +134,9 @@ async def test_a_halted_symbol_is_halted_not_stale(patient: Patient) -> None:
     assert await patient.service.reasons() == set(), "a halt is the venue's business, no fault of ours"
     assert (await patient.sources())["MSFT"] == "real-time"
     patient.venue.resume("AAPL")
+    await patient.until_source("stale", "AAPL", within_s=2)
+    assert await patient.service.reasons() == set(), "it trades again, only nobody knows yet where"
+    patient.quote("AAPL")
     await patient.until_source("real-time", within_s=2)
 
 

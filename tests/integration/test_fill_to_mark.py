@@ -49,6 +49,27 @@ async def test_a_closed_position_is_unsubscribed_and_what_a_person_wants_stays(s
     assert "MSFT" in connection.session.symbols(Channel.QUOTES)
 
 
+async def test_what_is_bought_again_is_not_marked_at_the_price_of_before(stack: Stack) -> None:
+    await stack.fill("DIS", 10, 60)
+    await stack.until_confirmed("DIS")
+    for cents in range(5):
+        stack.simulator.emit("DIS", 60 + cents / 100, 60.02 + cents / 100)
+        await stack.until_row("DIS", bid=Decimal(60) + Decimal(cents) / 100, price_source="real-time")
+    await stack.fill("DIS", -10, 61)
+
+    async def is_given_up() -> bool:
+        answer = await stack.market_data.http.get("/api/v1/market-data/prices/DIS")
+        return answer.status_code == 200 and answer.json()["epoch"] is None
+
+    await eventually(is_given_up)
+    # Nobody listens: neither the stream nor we hear of this one.
+    stack.simulator.emit("DIS", 40.0, 40.02)
+    await stack.fill("DIS", 10, 40)
+    await stack.until_row("DIS", bid=Decimal(40), price_source="real-time")
+    stack.simulator.emit("DIS", 41.0, 41.02)
+    await stack.until_row("DIS", bid=Decimal(41), price_source="real-time")
+
+
 async def test_a_symbol_that_a_person_wants_too_stays_when_its_position_is_closed(stack: Stack) -> None:
     await stack.subscribe("JPM")
     await stack.fill("JPM", -5, 250)

@@ -68,6 +68,19 @@ def test_another_programs_price_shows_no_gap():
     assert book.offer(quote(2, epoch=None, seq=None), is_live=True) is Verdict.ACCEPTED
 
 
+def test_a_quote_released_by_its_connection_replaces_itself_and_is_vouched_for_no_more():
+    book = heard(streaming("AAPL"))
+    book.offer(quote(seq=200), is_live=True)
+    assert book.last_vouched_at("AAPL") == NOON
+    released = quote(epoch=None, seq=201)
+    assert book.offer(released, is_live=True) is Verdict.ACCEPTED
+    assert book.last_vouched_at("AAPL") is None
+    # Fetched by REST on its return, and so known since the venue made it, a moment before it was received.
+    again = Price("AAPL", Decimal(100), NOON, received_at=at(-0.01), epoch="e1", seq=202)
+    assert book.offer(again, is_live=True) is Verdict.ACCEPTED
+    assert book.last_vouched_at("AAPL") == NOON
+
+
 def test_what_is_forgotten_is_not_vouched_for_when_it_comes_back():
     book = heard(streaming("AAPL", "MSFT"))
     book.offer(quote(), is_live=True)

@@ -34,8 +34,34 @@ def test_a_halt_lasts_until_trading_resumes() -> None:
     assert halt is not None
     assert (halt.at, halt.reason) == (NOON, "News pending")
     assert known.take(status("T"), NOON)
-    assert not known
     assert known.of("AAPL") is None
+    assert known.symbols == frozenset()
+
+
+def test_after_a_halt_only_a_new_quote_says_where_it_trades() -> None:
+    known = Halts()
+    assert not known.take(status("T"), NOON)
+    assert not known.unquoted, "nobody had halted it"
+    known.take(status("H"), NOON)
+    assert not known.unquoted, "it does not trade"
+    known.take(status("T"), NOON)
+    assert known
+    assert known.unquoted == {"AAPL"}
+    known.question()
+    assert known.unquoted == {"AAPL"}, "a new connection brings no quote by itself"
+    assert known.quoted("AAPL")
+    assert not known.quoted("AAPL")
+    assert not known
+
+
+def test_a_halt_upon_a_halt_is_no_resumption() -> None:
+    known = Halts()
+    for code in "HTH":
+        known.take(status(code), NOON)
+    assert (known.symbols, known.unquoted) == ({"AAPL"}, frozenset())
+    known.take(status("T"), NOON)
+    assert not known.keep_only({"MSFT"})
+    assert not known
 
 
 def test_quotes_do_not_end_a_halt_that_was_heard_of_on_this_connection() -> None:

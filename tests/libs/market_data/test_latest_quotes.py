@@ -122,6 +122,54 @@ def test_what_nobody_wants_is_forgotten(latest: LatestQuotes) -> None:
     assert latest.price("AAPL") is None
 
 
+def test_what_is_streamed_no_more_is_told_once_as_nobodys_and_then_forgotten(latest: LatestQuotes) -> None:
+    latest.put(make_quote("AAPL"), "e1")
+    latest.put(make_quote("MSFT"), "e1")
+    latest.put(make_quote("OLD"), "e0")
+    latest.take(0.0)
+    latest.release({"MSFT"}, "e1")
+    latest.keep_only({"MSFT", "OLD"})
+    batch = taken(latest, 100.0)
+    assert list(batch) == ["AAPL"], "what an earlier connection left behind is nothing new"
+    assert (batch["AAPL"].publish, batch["AAPL"].price.epoch, batch["AAPL"].price.seq) == (True, None, 2)
+    latest.keep_only({"MSFT"})
+    latest.mark_unwritten(["AAPL"])
+    assert list(taken(latest, 101.0)) == ["AAPL"], "the first writing has failed"
+    latest.note_written(["AAPL"])
+    latest.keep_only({"MSFT"})
+    assert list(latest.symbols) == ["MSFT"]
+    latest.release({"MSFT"}, "e1")
+    assert latest.pending == 0
+
+
+def test_a_symbol_that_comes_back_on_the_same_connection_goes_on_counting(latest: LatestQuotes) -> None:
+    for number in range(3):
+        latest.put(make_quote(bid=150.0 + number / 100, at_s=number), "e1")
+        latest.take(float(number))
+    latest.keep_only(())
+    latest.release((), "e1")
+    latest.put(make_quote(bid=140.0, at_s=10), "e1")
+    assert taken(latest, 10.0)["AAPL"].price.seq == 4
+    latest.forget_all()
+    latest.put(make_quote(bid=140.0, at_s=20), "e2")
+    assert taken(latest, 20.0)["AAPL"].price.seq == 1
+    latest.forget_all()
+    latest.release((), "e3")
+    assert latest._sequences == {}
+
+
+def test_a_released_quote_that_rest_confirms_for_no_connection_is_still_told(latest: LatestQuotes) -> None:
+    latest.put(make_quote(), "e1")
+    latest.take(0.0)
+    latest.release((), "e1")
+    latest.put(make_quote(origin=QuoteOrigin.REST), None)
+    latest.keep_only(())
+    assert taken(latest)["AAPL"].price.epoch is None
+    latest.put(make_quote(origin=QuoteOrigin.REST), "e1")
+    latest.keep_only(())
+    assert not latest.symbols, "a connection vouches for it again"
+
+
 def test_an_untimed_quote_is_refused(latest: LatestQuotes) -> None:
     assert latest.put(make_quote(timestamp=None), "e1") is Unmarkable.UNTIMED
 
