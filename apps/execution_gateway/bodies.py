@@ -99,7 +99,7 @@ class RefusedFillRow(msgspec.Struct, frozen=True):
 
 
 _TIMES: Final = tuple(
-    place for place, name in enumerate(PositionPnl._fields) if name in {"last_updated", "received_at"}
+    place for place, name in enumerate(PositionPnl._fields) if name in {"last_updated", "last_trade_at", "received_at"}
 )
 PnlRow: Final = msgspec.defstruct(
     "PnlRow",

@@ -6,10 +6,10 @@ what it is worth in `valuation.py`.
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 from uuid import uuid4
 
 import structlog
@@ -33,6 +33,7 @@ from libs.market_data.prices import LinkState, MarketPhase, Mode, Price
 from libs.market_data.trading_sessions import TradingPhase
 from libs.portfolio.book import Book
 from libs.portfolio.closes import CloseSource, DayCloses, SessionDates, SymbolCloses, day_closes
+from libs.portfolio.days import NEW_YORK, day_start
 from libs.portfolio.pnl import PnlReport
 from libs.portfolio.positions import Position
 from libs.portfolio.valuation import RowMemory, Valuable, value_positions
@@ -111,6 +112,14 @@ class RealtimePnl:
     calculated_at: datetime
     calculation_id: str
     account: AccountView | None = None
+
+
+class _Moment(NamedTuple):
+    """When a book is valued, and what that moment is: `day_began` is when its New York day did."""
+
+    now: datetime
+    day_began: datetime
+    market: MarketPhase
 
 
 class PnlReporter:
@@ -279,11 +288,12 @@ class PnlReporter:
     ) -> list[Valuable]:
         day = book.day(session)
         feed = live_feed(self._prices.feed, self._prices.heard_at, now)
+        moment = _Moment(now, day_start(now.astimezone(NEW_YORK).date()), market.phase)
         inputs = []
         for position in book.open_positions:
             symbol = position.symbol
             known = closes.symbols[symbol]
-            mark = self._mark(position, known, feed, market.phase, now)
+            mark = self._mark(position, known, feed, moment)
             inputs.append(
                 Valuable(position, day[symbol], mark, known.previous_close, known.overnight_value, market.session)
             )
@@ -297,30 +307,37 @@ class PnlReporter:
             self._day_closes = day_closes(book, source, dates)
         return self._day_closes
 
-    def _mark(
-        self, position: Position, closes: SymbolCloses, feed: LiveFeed | None, phase: MarketPhase, now: datetime
-    ) -> Mark:
+    def _mark(self, position: Position, closes: SymbolCloses, feed: LiveFeed | None, moment: _Moment) -> Mark:
         prices, symbol = self._prices, position.symbol
-        price = prices.price(symbol)
-        if price is not None and _is_of_another_share(price, closes):
-            price = None
-        word = FeedWord.NOTHING if price is None else word_of(feed, price)
+        price = _usable(prices.price(symbol), closes, moment)
+        word = FeedWord.NOTHING if price is None else word_of(feed, price, moment.day_began)
+        # While it is vouched for, nobody asks until when it was: nearly every row is, and looking it up costs. A quote
+        # of an earlier day is not young because its connection was vouched for until this one.
+        is_of_today = price is not None and price.timestamp >= moment.day_began
+        last_vouched_at = prices.last_vouched_at(symbol) if is_of_today and word is not FeedWord.VOUCHED else None
         return choose_mark(
             price,
             word=word,
-            # While it is vouched for, nobody asks until when it was: nearly every row is, and looking it up costs.
-            last_vouched_at=None if word is FeedWord.VOUCHED else prices.last_vouched_at(symbol),
+            last_vouched_at=last_vouched_at,
             close=closes.close,
-            market=phase,
-            now=now,
+            market=moment.market,
+            now=moment.now,
             rules=self._rules.marks,
             is_short=position.qty < 0,
         )
 
 
-def _is_of_another_share(price: Price, closes: SymbolCloses) -> bool:
-    """Say whether a split or a rename came after `price`: it is that of another share then."""
-    return closes.reshaped_at is not None and price.timestamp < closes.reshaped_at
+def _usable(price: Price | None, closes: SymbolCloses, moment: _Moment) -> Price | None:
+    """Return what of `price` may be used: nothing after a split or a rename, and no last trade of an earlier day."""
+    if price is None or (closes.reshaped_at is not None and price.timestamp < closes.reshaped_at):
+        return None
+    if price.last is None:
+        return price
+    traded_at = price.last_timestamp
+    since = moment.day_began if closes.reshaped_at is None else max(moment.day_began, closes.reshaped_at)
+    if traded_at is None or traded_at < since:
+        return replace(price, last=None, last_timestamp=None, last_size=None)
+    return price
 
 
 def _clock_s() -> float:

@@ -76,10 +76,11 @@ class ClosingPrice:
 class Mark(NamedTuple):
     """The price a position is valued at, and where it comes from. Prices in USD per share.
 
-    `price` is None only when unavailable. `bid`, `ask`, `last_updated` (the venue's time), `last_trade`, `received_at`
-    (our time), `feed` and `age_s` belong to a quote and are None for a close; `closing_date` is the session of a close
-    and None for a quote. `rule` is the one that was applied, None without a price. `extended_price` is what a fresh
-    quote outside the regular session would have marked, where the settings say that it must not.
+    `price` is None only when unavailable. `bid`, `ask`, `last_updated` (the venue's time), `last_trade` and its time
+    `last_trade_at`, `received_at` (our time), `feed` and `age_s` belong to a quote and are None for a close;
+    `closing_date` is the session of a close and None for a quote. `rule` is the one that was applied, None without a
+    price. `extended_price` is what a fresh quote outside the regular session would have marked, where the settings say
+    that it must not.
     """
 
     source: PriceSource
@@ -92,6 +93,7 @@ class Mark(NamedTuple):
     state: MarkState = MarkState.UNPRICED
     rule: MarkRule | None = None
     last_trade: Decimal | None = None
+    last_trade_at: datetime | None = None
     feed: str | None = None
     received_at: datetime | None = None
     extended_price: Decimal | None = None
@@ -198,10 +200,11 @@ def is_fresh(heard_at: datetime, now: datetime) -> bool:
     return abs((now - heard_at).total_seconds()) <= HEARTBEAT_SILENCE_S
 
 
-def word_of(feed: LiveFeed | None, price: Price) -> FeedWord:
-    """Return what the feed says of `price`.
+def word_of(feed: LiveFeed | None, price: Price, day_began: datetime) -> FeedWord:
+    """Return what the feed says of `price`; `day_began` is when this New York day did.
 
-    It vouches for a quote that came over its very connection, of a symbol that is confirmed and not doubted.
+    It vouches for a quote that came over its very connection, of a symbol that is confirmed and not doubted. A quote of
+    an earlier day is nobody's any more, however long the connection has stood and whatever REST fetched over it.
     """
     if feed is None:
         return FeedWord.NOTHING
@@ -211,6 +214,8 @@ def word_of(feed: LiveFeed | None, price: Price) -> FeedWord:
         return FeedWord.HALTED
     if status.doubted and is_doubted(status, symbol):
         return FeedWord.DOUBTED
+    if price.timestamp < day_began:
+        return FeedWord.NOTHING
     if may_vouch and price.epoch == status.epoch and (symbol in status.symbols or WILDCARD in status.symbols):
         return FeedWord.VOUCHED
     return FeedWord.NOTHING
@@ -247,7 +252,7 @@ def _quote_mark(source: PriceSource, price: Price, age_s: float, rule: MarkRule,
     age_s = max(0.0, age_s)
     return Mark(
         source, marked_at, price.bid, price.ask, price.timestamp, age_s, None, _STATES[source], applied, price.last,
-        price.feed, price.received_at,
+        price.last_timestamp, price.feed, price.received_at,
     )  # fmt: skip
 
 

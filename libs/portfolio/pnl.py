@@ -44,6 +44,7 @@ class PositionPnl(NamedTuple):
     session: TradingPhase
     mark_rule: MarkRule | None
     last_trade: Decimal | None
+    last_trade_at: datetime | None
     feed: str | None
     received_at: datetime | None
     liquidation_price: Decimal | None

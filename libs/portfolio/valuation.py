@@ -101,6 +101,7 @@ def _row(asked: Valuable, booked: _Booked) -> PositionPnl:
         session,
         mark.rule,
         rounded_price(mark.last_trade),
+        mark.last_trade_at,
         mark.feed,
         mark.received_at,
         exit_price,

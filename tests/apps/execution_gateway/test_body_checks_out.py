@@ -54,17 +54,12 @@ async def test_random_books_check_out(
     async with serving(settings) as gateway:
         await trade_at_random(gateway, dice)
         priced = [symbol for symbol in (*SYMBOLS, "TSLX") if dice.random() < 0.7]
-        writes = [
-            PriceWrite(
-                price(
-                    symbol,
-                    Decimal(dice.randint(10**5, 10**8)).scaleb(-5),
-                    last=Decimal(dice.randint(10**5, 10**8)).scaleb(-5) if dice.random() < 0.5 else None,
-                ),
-                publish=False,
-            )
-            for symbol in priced
-        ]
+        writes = []
+        for symbol in priced:
+            mid = Decimal(dice.randint(10**5, 10**8)).scaleb(-5)
+            last = dice.choice((None, mid + Decimal("0.003"), Decimal(dice.randint(10**5, 10**8)).scaleb(-5)))
+            one = price(symbol, mid, last=last, last_timestamp=None if last is None else utc_now())
+            writes.append(PriceWrite(one, publish=False))
         await PriceCache(redis_client, 300).write(writes)
         body = await gateway.get(REALTIME)
         assert len(body["positions"]) >= 3

@@ -33,10 +33,10 @@ CLOSES = {("NVDA", FRIDAY): "1200", ("NVDA", MONDAY): "1210", ("NVDA", TUESDAY):
 
 @asynccontextmanager
 async def gateway_at(
-    now: datetime, folder: Path, redis_url: str, closes: dict[tuple[str, date], str] = CLOSES
+    now: datetime, folder: Path, redis_url: str, closes: dict[tuple[str, date], str] = CLOSES, **fields: object
 ) -> AsyncIterator[RunningGateway]:
     """Serve a gateway whose clock stands at `now`. The files are written by the real clock, long after."""
-    settings = settings_in(folder, redis_url)
+    settings = settings_in(folder, redis_url, **fields)
     bars = [DailyBar(symbol, day, *[Decimal(close)] * 4, 1000) for (symbol, day), close in closes.items()]
     write_bars(settings.daily_bars_path, bars)
     async with serving(settings, now=lambda: now) as gateway:
@@ -185,6 +185,50 @@ class TestQuotes:
             await record(gateway, **SPLIT | {"date": "2025-10-17"})
             row = await row_of(gateway)
         assert (row["current_price"], row["price_source"]) == (1215, "real-time")
+
+    async def test_one_of_an_earlier_day_is_not_live_however_long_its_connection_has_stood(
+        self, tmp_path: Path, redis_url: str, redis_client: RedisClient
+    ) -> None:
+        """The link streams and the symbol is confirmed: it is Monday's quote all the same."""
+        cache = PriceCache(redis_client, 300)
+        async with gateway_at(MORNING, tmp_path, redis_url) as gateway:
+            await buy(gateway, 100, 1000)
+            await cache.write_feed_status(streaming("NVDA"))
+            await cache.write([PriceWrite(quote("NVDA", 1199, MIDNIGHT - timedelta(hours=8)).price, publish=True)])
+            await eventually(lambda: gateway.gateway.prices.price("NVDA"))
+            row = await row_of(gateway)
+            assert (row["price_source"], row["current_price"], row["closing_date"]) == ("closing", 1210, "2025-10-20")
+            await cache.write([quote("NVDA", 1199, MIDNIGHT + timedelta(hours=8), seq=2)])
+            await eventually(lambda: is_marked(gateway, "real-time", 1199))
+
+    @pytest.mark.parametrize(
+        ("traded_at", "is_split", "mark", "rule"),
+        [
+            (MORNING - timedelta(hours=1), False, "101.5", "last"),
+            (MIDNIGHT - timedelta(hours=8), False, "100", "mid"),
+            (MIDNIGHT - timedelta(hours=8), True, "100", "mid"),
+            (None, False, "100", "mid"),
+        ],
+    )
+    async def test_a_last_trade_of_before_is_not_the_last(
+        self,
+        tmp_path: Path,
+        redis_url: str,
+        redis_client: RedisClient,
+        traded_at: datetime | None,
+        is_split: bool,
+        mark: str,
+        rule: str,
+    ) -> None:
+        wide = {"bid": Decimal(98), "ask": Decimal(102), "last": Decimal("101.5"), "last_timestamp": traded_at}
+        async with gateway_at(MORNING, tmp_path, redis_url, mark_rule="last") as gateway:
+            await buy(gateway, 100, 100)
+            if is_split:
+                await record(gateway, **SPLIT | {"ratio_new": 21, "ratio_old": 20})
+            await PriceCache(redis_client, 300).write([quote("NVDA", 100, MORNING, **wide)])
+            row = await row_of(gateway)
+        assert (row["current_price"], row["mark_rule"], row["state"]) == (Decimal(mark), rule, "live")
+        assert (row["last_trade_at"] is None) == (rule == "mid")
 
 
 async def is_marked(gateway: RunningGateway, source: str, at: int) -> bool:

@@ -22,6 +22,8 @@ from libs.market_data.freshness import (
 from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode, Price
 
 NOW = datetime(2025, 10, 20, 15, 0, tzinfo=UTC)
+MIDNIGHT = datetime(2025, 10, 20, 4, 0, tzinfo=UTC)
+"""When the New York day of NOW began."""
 CLOSE = ClosingPrice(Decimal("150.80"), date(2025, 10, 17))
 FEED = FeedStatus(
     state=LinkState.STREAMING,
@@ -96,7 +98,7 @@ def test_a_quote_mark_carries_the_quote() -> None:
     one = price(2)
     expected = Mark(
         PriceSource.REAL_TIME, one.mid, one.bid, one.ask, one.timestamp, 2.0, None, MarkState.LIVE, MarkRule.MID, None,
-        one.feed, one.received_at,
+        None, one.feed, one.received_at,
     )  # fmt: skip
     assert mark_of(one) == expected
 
@@ -169,7 +171,7 @@ def test_a_mark_is_whole_whatever_the_circumstances(
 )
 def test_what_a_link_vouches_for(feed: FeedStatus | None, one: Price, heard_s: float | None, expected: bool) -> None:
     heard_at = None if heard_s is None else NOW - timedelta(seconds=heard_s)
-    assert (word_of(live_feed(feed, heard_at, NOW), one) is FeedWord.VOUCHED) is expected
+    assert (word_of(live_feed(feed, heard_at, NOW), one, MIDNIGHT) is FeedWord.VOUCHED) is expected
 
 
 DOUBTING = replace(FEED, doubted=frozenset({"AAPL"}))
@@ -193,7 +195,18 @@ OFF_LINE = {"state": LinkState.BACKING_OFF, "connected": False, "symbols": froze
     ],
 )
 def test_what_the_feed_says_of_a_price(feed: FeedStatus, heard_s: float, expected: FeedWord) -> None:
-    assert word_of(live_feed(feed, NOW - timedelta(seconds=heard_s), NOW), price()) is expected
+    assert word_of(live_feed(feed, NOW - timedelta(seconds=heard_s), NOW), price(), MIDNIGHT) is expected
+
+
+@pytest.mark.parametrize("rest", [False, True])
+def test_a_quote_of_an_earlier_day_is_vouched_for_by_nobody(*, rest: bool) -> None:
+    """However long the connection has stood: what REST fetched over it this morning may be Friday's."""
+    friday = MIDNIGHT - timedelta(hours=60)
+    one = replace(price(), timestamp=friday, received_at=friday if rest else friday + timedelta(seconds=1))
+    feed = live_feed(FEED, NOW, NOW)
+    assert word_of(feed, one, MIDNIGHT) is FeedWord.NOTHING
+    assert word_of(feed, replace(one, timestamp=MIDNIGHT), MIDNIGHT) is FeedWord.VOUCHED
+    assert word_of(live_feed(HALTING, NOW, NOW), one, MIDNIGHT) is FeedWord.HALTED, "as its age says, of that day"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ MARK = Mark(
     state=MarkState.LIVE,
     rule=MarkRule.MID,
     last_trade=Decimal("152.005"),
+    last_trade_at=SEEN,
     feed="iex",
     received_at=SEEN,
 )
@@ -60,6 +61,7 @@ def test_the_sample_of_the_contract() -> None:
         "session": "regular",
         "mark_rule": MarkRule.MID,
         "last_trade": Decimal("152.005"),
+        "last_trade_at": SEEN,
         "feed": "iex",
         "received_at": SEEN,
         "liquidation_price": Decimal("151.99"),
