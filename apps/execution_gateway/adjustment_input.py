@@ -25,7 +25,7 @@ from apps.execution_gateway.input_fields import (
     shown,
 )
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind, InvalidAdjustmentError, misplaced
-from libs.portfolio.days import day_start
+from libs.portfolio.days import NEW_YORK, day_start
 from libs.portfolio.fills import EXACT
 
 _REQUIRED_KEYS: Final = ("adjustment_id", "kind", "symbol", "reason")
@@ -68,6 +68,12 @@ def _adjustment(values: dict[str, Any]) -> Adjustment:
     if new is not None and old is not None and not 1 / MAX_SPLIT <= EXACT.divide(new, old) <= MAX_SPLIT:
         raise InvalidInputError(
             FieldFault("ratio_new", f"expected at most {MAX_SPLIT:,} for 1, or 1 for {MAX_SPLIT:,}")
+        )
+    is_of_a_date = adjustment.kind in {AdjustmentKind.SPLIT, AdjustmentKind.SYMBOL_CHANGE}
+    if is_of_a_date and adjustment.effective_at != day_start(adjustment.effective_at.astimezone(NEW_YORK).date()):
+        # A day in the middle of which shares change has no one close.
+        raise InvalidInputError(
+            FieldFault("effective_at", "must be the beginning of a New York date: give date, the first day it holds")
         )
     return adjustment
 

@@ -3,6 +3,7 @@
 Every question goes to the database, a cheap one at least: while it cannot be read there is no book, never an empty one.
 """
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Callable, Sequence
@@ -87,6 +88,8 @@ class FillPage:
 
 SECONDS_PER_FILL: Final = 0.003
 """What each fill of a list adds to the time that its recording may take: many times what it needs."""
+_MUCH_TO_FOLD: Final = 1_000
+"""More entries than this are folded in a thread: they would hold the event loop up for some 20 ms and more."""
 
 
 def _now() -> datetime:
@@ -105,6 +108,7 @@ class Ledger:
         self.account = account
         self._now = now
         self._book = Book()
+        self._catching_up: asyncio.Task[None] | None = None
         self.adjustments = AdjustmentLedger(self._access, account, now)
 
     async def record_fill(self, fill: Fill) -> Recorded:
@@ -207,25 +211,46 @@ class Ledger:
     async def book(self) -> Book:
         """Return every position as of now. Only what was recorded since the last call is read and folded."""
         while True:
-            known = self._book
             async with self._access.reading() as connection:
                 revision = await self._revision(connection)
-            if revision == known.revision:
+            if revision == self._book.revision:
                 return self._book
-            # A revision that went back: another database stands in its place. Begin anew.
-            is_behind = any(now < before for now, before in zip(revision, known.revision, strict=True))
-            base = Book() if is_behind else known
-            # A void must not be read before what it voids, so that is read last.
-            seen = base.revision
-            voids = await self._voids_after(seen.voids)
-            adjustment_voids = await self.adjustments.voids_after(seen.adjustment_voids)
-            fills = await self._fills_after(seen.fills)
-            adjustments = await self.adjustments.after(seen.adjustments)
-            news = News(fills, voids, adjustments, adjustment_voids)
-            if self._book is known:
-                self._book = advance(base, news)
+            await self._catch_up()
+            # What was being read may have been of before; what has come since may wait for the next call.
+            if all(folded >= seen for folded, seen in zip(self._book.revision, revision, strict=True)):
                 return self._book
-            # Another call has folded more meanwhile: look again rather than go back.
+
+    async def _catch_up(self) -> None:
+        """Read and fold what is new. However many ask at once, it is done once for all of them."""
+        if self._catching_up is None or self._catching_up.done():
+            self._catching_up = asyncio.create_task(self._fold_news(), name="ledger-catch-up")
+            # Where everybody who waited has gone, nobody else looks at what became of it.
+            self._catching_up.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(self._catching_up)
+
+    async def _fold_news(self) -> None:
+        known = self._book
+        async with self._access.reading() as connection:
+            revision = await self._revision(connection)
+        # A revision that went back: another database stands in its place. Begin anew.
+        is_behind = any(now < before for now, before in zip(revision, known.revision, strict=True))
+        base = Book() if is_behind else known
+        # A void must not be read before what it voids, so that is read last.
+        seen = base.revision
+        voids = await self._voids_after(seen.voids)
+        adjustment_voids = await self.adjustments.voids_after(seen.adjustment_voids)
+        fills = await self._fills_after(seen.fills)
+        adjustments = await self.adjustments.after(seen.adjustments)
+        news = News(fills, voids, adjustments, adjustment_voids)
+        try:
+            # A ledger of years takes seconds to fold: the event loop must serve others meanwhile.
+            is_much = len(fills) + len(adjustments) > _MUCH_TO_FOLD
+            self._book = await asyncio.to_thread(advance, base, news) if is_much else advance(base, news)
+        except ArithmeticError as error:
+            raise DatabaseUnavailableError(
+                f"the ledger holds an entry that cannot be applied ({error}): find it in GET /api/v1/adjustments, "
+                "and void it"
+            ) from error
 
     async def _find(self, fill_id: str) -> RecordedFill | None:
         async with self._access.reading() as connection:

@@ -124,13 +124,18 @@ class Book:
         return {symbol: _with_cost(position, holdings[symbol].cost) for symbol, position in self.positions.items()}
 
     def units(self, symbol: str, since: datetime, until: datetime | None = None) -> Units:
-        """Return what a share of `symbol` as of `until` (None: now) was at `since`: splits and renames are undone."""
+        """Return what a share of `symbol` as of `until` (None: now) was at `since`: splits and renames are undone.
+
+        A symbol that was held when another was renamed to it had a name and a price of its own before.
+        """
         if symbol not in self._reshaped:
             return Units(symbol)
         new = old = Decimal(1)
         place: Place | None = None
         while True:
-            for step in reversed(self.steps.get(symbol, ())):
+            steps = self.steps.get(symbol, ())
+            for number in range(len(steps) - 1, -1, -1):
+                step = steps[number]
                 entry = step.entry
                 if entry.at < since:
                     return Units(symbol, new, old)
@@ -139,7 +144,7 @@ class Book:
                     continue
                 if entry.ratio_new is not None and entry.ratio_old is not None:
                     new, old = EXACT.multiply(new, entry.ratio_new), EXACT.multiply(old, entry.ratio_old)
-                elif entry.new_symbol == symbol:
+                elif entry.new_symbol == symbol and not (number and steps[number - 1].after.is_open):
                     symbol, place = entry.symbol, step.place
                     break
             else:
@@ -156,12 +161,12 @@ class Book:
         return frozenset(symbol for symbol, steps in self.steps.items() if any(_reshapes(step.entry) for step in steps))
 
     def _day_of(self, symbol: str, start: datetime) -> DayActivity:
-        origins = self._origins(symbol, start) if symbol in self.families else (symbol,)
-        starts = [self.position_before(origin, start) for origin in origins]
-        overnight = ZERO
-        for position in starts:
-            overnight = EXACT.add(overnight, self._in_todays_units(symbol, position, start))
-        return day_between(starts, self.positions[symbol], overnight)
+        if symbol not in self._reshaped:
+            before = self.position_before(symbol, start)
+            return day_between((before,), self.positions[symbol], before.qty)
+        held = self._overnight(symbol, start)
+        starts = [self.position_before(origin, start) for origin in held.origins]
+        return day_between(starts, self.positions[symbol], held.qty)
 
     def position_before(self, symbol: str, moment: datetime) -> Position:
         """Return the position in `symbol` as it was just before `moment`."""
@@ -169,25 +174,29 @@ class Book:
         index = bisect_left(steps, moment, key=_at)
         return steps[index - 1].after if index else flat(symbol)
 
-    def _origins(self, symbol: str, start: datetime) -> tuple[str, ...]:
-        """Return the symbols whose positions at `start` have become the one in `symbol`."""
-        family = self.families[symbol]
-        origins: dict[str, tuple[str, ...]] = {member: (member,) for member in family}
-        for arrival in _entries_of(self.steps, family):
+    def _overnight(self, symbol: str, start: datetime) -> "_Overnight":
+        """Return what was held at `start` of the symbols that have become `symbol` since, in today's shares."""
+        family = self.families.get(symbol, frozenset({symbol}))
+        held = {one: _Overnight((one,), self.position_before(one, start).qty) for one in family}
+        for arrival in _entries_of(self.steps, family, start):
             entry = arrival.entry
-            if isinstance(entry, Adjustment) and entry.new_symbol is not None and entry.at >= start:
-                origins[entry.new_symbol] += origins[entry.symbol]
-                origins[entry.symbol] = ()
-        return origins[symbol]
+            if not isinstance(entry, Adjustment):
+                continue
+            if entry.new_symbol is not None:
+                old, new = held[entry.symbol], held[entry.new_symbol]
+                held[entry.new_symbol] = _Overnight((*new.origins, *old.origins), EXACT.add(new.qty, old.qty))
+                held[entry.symbol] = _Overnight((), ZERO)
+            elif entry.kind is AdjustmentKind.SPLIT:
+                origins, qty = held[entry.symbol]
+                held[entry.symbol] = _Overnight(origins, after_split(qty, entry))
+        return held[symbol]
 
-    def _in_todays_units(self, symbol: str, position: Position, start: datetime) -> Decimal:
-        qty = position.qty
-        for name in {symbol, position.symbol} & self._reshaped:
-            for step in self.steps[name]:
-                entry = step.entry
-                if isinstance(entry, Adjustment) and entry.kind is AdjustmentKind.SPLIT and entry.at >= start:
-                    qty = after_split(qty, entry)
-        return qty
+
+class _Overnight(NamedTuple):
+    """Shares held as a day began, and under which names."""
+
+    origins: tuple[str, ...]
+    qty: Decimal
 
 
 class Closed(NamedTuple):
@@ -218,7 +227,7 @@ def advance(book: Book, news: News) -> Book:
         last = max((book.steps[symbol][-1].place for symbol in group if symbol in book.steps), default=None)
         loses = any(voiding.symbol in group for voiding in (*voids, *adjustment_voids))
         is_late = bool(of_group) and last is not None and of_group[0].place < last
-        if loses or is_late or len(group) > 1:
+        if loses or is_late:
             kept = [arrival for arrival in (*_entries_of(book.steps, group), *of_group) if _key(arrival) not in gone]
             changed.fold_again(group, sorted(kept, key=_place))
         else:
@@ -287,9 +296,15 @@ def _groups(touched: Iterable[str], *families: Mapping[str, frozenset[str]]) -> 
     return groups
 
 
-def _entries_of(steps: Mapping[str, tuple[Step, ...]], symbols: Iterable[str]) -> Iterator[Arrival]:
-    """Yield the entries of some symbols in the order they apply, a rename once."""
-    places = {step.place: step.entry for symbol in symbols for step in steps.get(symbol, ())}
+def _entries_of(
+    steps: Mapping[str, tuple[Step, ...]], symbols: Iterable[str], since: datetime | None = None
+) -> Iterator[Arrival]:
+    """Yield the entries of some symbols in the order they apply, a rename once; `since` None: all there are."""
+    places: dict[Place, Entry] = {}
+    for symbol in symbols:
+        of_symbol = steps.get(symbol, ())
+        first = 0 if since is None else bisect_left(of_symbol, since, key=_at)
+        places |= {step.place: step.entry for step in of_symbol[first:]}
     for place in sorted(places):
         yield Arrival(place.seq, places[place])
 

@@ -15,8 +15,18 @@ from libs.portfolio.positions import COST_STEP, Position, apply_fill, cost_of, f
 SHARE_STEP: Final = Decimal("1e-9")
 """The smallest part of a share that can be held (Alpaca trades fractions to nine decimals)."""
 
+MOST_SHARES: Final = Decimal("1e80")
+"""Beyond it products of shares and prices would not be exact."""
+
 Entry = Fill | Adjustment
 Positions = dict[str, Position]
+
+
+class TooManySharesError(ArithmeticError):
+    """A split makes more shares than can be. Voiding it, or one before it, helps."""
+
+    def __init__(self, split: Adjustment) -> None:
+        super().__init__(f"split {split.adjustment_id!r} makes more than {MOST_SHARES:.0e} shares of {split.symbol}")
 
 
 class Place(NamedTuple):
@@ -40,7 +50,10 @@ class Arrival(NamedTuple):
 
 
 def apply_entry(positions: Positions, entry: Entry) -> None:
-    """Change `positions` as `entry` says; symbols that it touches for the first time are added."""
+    """Change `positions` as `entry` says; symbols that it touches for the first time are added.
+
+    Raises TooManySharesError.
+    """
     if isinstance(entry, Fill):
         positions[entry.symbol] = apply_fill(positions.get(entry.symbol), entry)
     elif entry.new_symbol is not None:
@@ -53,10 +66,15 @@ def apply_entry(positions: Positions, entry: Entry) -> None:
 
 
 def after_split(qty: Decimal, split: Adjustment) -> Decimal:
-    """Return the shares that `qty` becomes: nine decimals at most, what is beyond them is paid in cash."""
+    """Return the shares that `qty` becomes: nine decimals at most, what is beyond them is paid in cash.
+
+    Raises TooManySharesError.
+    """
     assert split.ratio_new is not None  # noqa: S101 - an Adjustment checks itself
     assert split.ratio_old is not None  # noqa: S101
     exact = EXACT.divide(EXACT.multiply(qty, split.ratio_new), split.ratio_old)
+    if exact.copy_abs() > MOST_SHARES:
+        raise TooManySharesError(split)
     return exact.quantize(SHARE_STEP, ROUND_DOWN, EXACT)
 
 

@@ -11,7 +11,7 @@ from apps.execution_gateway.input_fields import InvalidInputError
 from libs.portfolio.adjustments import FIELDS, Adjustment, AdjustmentKind
 
 NOW = datetime(2025, 10, 20, 16, 0, tzinfo=UTC)
-AT = "2025-10-19T14:30:15Z"
+AT = "2025-10-19T04:00:00Z"
 SAMPLE = (
     b'{"adjustment_id":"nvda-2024","kind":"split","symbol":"NVDA","date":"2024-06-10","reason":"10 for 1",'
     b'"ratio_new":10,"ratio_old":1}'
@@ -56,10 +56,18 @@ def test_every_kind_has_its_own_fields(kind: str) -> None:
     assert (found.kind, found.symbol, found.effective_at) == (
         kind,
         "FB",
-        datetime(2025, 10, 19, 14, 30, 15, tzinfo=UTC),
+        datetime(2025, 10, 19, 4, tzinfo=UTC),
     )
     given = {name: getattr(found, name) for name in FIELDS if getattr(found, name) is not None}
     assert {name: str(value) for name, value in given.items()} == {name: str(one) for name, one in OWN[kind].items()}
+
+
+@pytest.mark.parametrize("kind", ["split", "symbol_change"])
+@pytest.mark.parametrize("at", ["2025-10-17T20:30:00Z", "2025-10-19T00:00:00Z", "2025-10-19T04:00:00.000001Z"])
+def test_shares_become_others_as_a_new_york_day_begins(kind: str, at: str) -> None:
+    assert faults(body(kind, effective_at=at)) == {
+        "effective_at": "must be the beginning of a New York date: give date, the first day it holds"
+    }
 
 
 def test_a_split_may_say_what_the_rest_is_paid_at() -> None:

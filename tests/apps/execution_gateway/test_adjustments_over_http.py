@@ -13,6 +13,7 @@ from redis.asyncio.client import PubSub
 from libs.market_data.daily_bars_parquet import write_bars
 from libs.market_data.daily_bars_rest import DailyBar
 from libs.market_data.prices import PriceWrite
+from libs.portfolio.fills import EXACT
 from libs.redis_client.client import RedisClient
 from libs.redis_client.price_cache import PriceCache
 from tests.support.gateway import RunningGateway, decode, price, serving, settings_in
@@ -69,6 +70,25 @@ async def position(gateway: RunningGateway, symbol: str = "AAPL") -> dict[str, A
 
 
 class TestSplits:
+    async def test_more_shares_than_can_be_is_an_error_that_a_void_mends(
+        self, running_gateway: RunningGateway, redis_client: RedisClient
+    ) -> None:
+        """Nothing dies of it, and no figure is shown: what mends it must go on working."""
+        gateway = running_gateway
+        await buy(gateway, "999999999999", 150)
+        for number in range(12):
+            split = {**SPLIT, "adjustment_id": f"s{number}", "ratio_new": 1_000_000}
+            assert (await post(gateway, **split))[0] == 201
+        for path in ("/api/v1/positions", "/api/v1/positions/pnl/realtime"):
+            answer = await gateway.client.get(path)
+            assert answer.status_code == 503
+            assert "split 's11' makes more than 1e+80 shares of AAPL" in answer.json()["detail"]
+        await void(gateway, "s11")
+        await PriceCache(redis_client, 300).write([PriceWrite(price("AAPL", "123456.789"), publish=False)])
+        row = (await pnl(gateway))["positions"][0]
+        assert row["qty"] == Decimal(f"999999999999{'0' * 66}")
+        assert row["market_value"] == EXACT.multiply(row["qty"], Decimal("123456.789"))
+
     async def test_shares_and_average_change_and_no_money_does(self, running_gateway: RunningGateway) -> None:
         await buy(running_gateway, 100, 1200, fee="1.50")
         await running_gateway.fill("AAPL", 10, 1300, "sell", filled_at="2025-10-02T14:30:00Z")

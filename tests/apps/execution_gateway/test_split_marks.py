@@ -121,16 +121,16 @@ class TestCloses:
         cache = PriceCache(redis_client, 300)
         async with gateway_at(MORNING, tmp_path, redis_url) as gateway:
             await buy(gateway, 100, 1000)
-            await gateway.fill("NVDA", 20, 1230, "sell", filled_at="2025-10-21T13:40:00Z", fee=1)
+            await gateway.fill("NVDA", 20, 1230, "sell", filled_at="2025-10-20T13:40:00Z", fee=1)
             await cache.write([quote("NVDA", 1220, MORNING - timedelta(seconds=2))])
             before = await row_of(gateway)
-            # At ten o'clock, after a trade of the old shares; the quote of the new ones follows.
-            await record(gateway, kind="split", ratio_new=10, ratio_old=1, effective_at="2025-10-21T14:00:00Z")
+            # The quote of the new shares follows.
+            await record(gateway, **SPLIT)
             await cache.write([quote("NVDA", 122, MORNING - timedelta(seconds=1), seq=2)])
             after = await row_of(gateway)
         assert (before["qty"], after["qty"]) == (80, 800)
-        assert (before["overnight_qty"], after["overnight_qty"]) == (100, 1000)
-        assert before["day_pnl"] == 80 * 10 + 20 * 20 - 1
+        assert (before["overnight_qty"], after["overnight_qty"]) == (80, 800)
+        assert before["day_pnl"] == 80 * 10
         same = ("day_pnl", "unrealized_pnl", "market_value", "realized_pnl", "realized_today", "cost_basis")
         assert {name: after[name] for name in same} == {name: before[name] for name in same}
 
@@ -257,6 +257,18 @@ class TestRenames:
             await PriceCache(redis_client, 300).write([quote("META", at, MORNING - timedelta(seconds=1))])
             row = await row_of(gateway)
             assert (row["current_price"], row["day_pnl"]) == (at, 1000)
+
+    async def test_one_renamed_to_another_that_is_held_leaves_it_its_own_closes(
+        self, tmp_path: Path, redis_url: str
+    ) -> None:
+        closes = {("FB", MONDAY): "100", ("META", MONDAY): "50"}
+        async with gateway_at(MORNING, tmp_path, redis_url, closes) as gateway:
+            await buy(gateway, 10, 90, symbol="FB")
+            await buy(gateway, 10, 40, symbol="META")
+            await record(gateway, kind="symbol_change", symbol="FB", new_symbol="META", date="2025-10-21")
+            row = await row_of(gateway)
+        assert (row["qty"], row["current_price"], row["previous_close"]) == (20, 50, 50)
+        assert row["overnight_value"] == 1500
 
     async def test_the_close_of_the_evening_has_the_new_name(self, tmp_path: Path, redis_url: str) -> None:
         closes = {("FB", MONDAY): "200", ("FB", TUESDAY): "5", ("META", MONDAY): "7", ("META", TUESDAY): "210"}

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from libs.market_data.freshness import ClosingPrice
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
+from libs.portfolio.book import Book, advance
 from libs.portfolio.closes import SessionDates, day_closes
 from libs.portfolio.days import day_gain, day_start
 from libs.portfolio.entries import Entry
 from libs.portfolio.fills import EXACT, ZERO, Fill
 from libs.portfolio.positions import fold_fills
-from tests.support.portfolio import OPENING, adjustment, book_of, day_activity, fill, fill_lists
+from tests.support.portfolio import OPENING, adjustment, arrive, book_of, day_activity, fill, fill_lists
 
 # `make test-deep` loads a profile of many more.
 EXAMPLES = 2_000 if settings.default is not None and settings.default.max_examples < 1_000 else 100_000
@@ -209,6 +210,33 @@ def test_realized_unrealized_fees_and_income_since_the_beginning_are_all_there_i
         unrealized = Fraction(position.qty) * Fraction(marks[position.symbol]) - Fraction(position.cost_basis)
         total += unrealized + Fraction(position.realized_pnl) - Fraction(position.fees) + Fraction(position.income)
     assert total == account.gained(marks)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_entry_by_entry_the_book_is_that_of_all_at_once(seed: int) -> None:
+    dice = Random(seed)
+    entries = history(dice)
+    dice.shuffle(entries)
+    book = Book()
+    for number in range(len(entries) + 1):
+        told = arrive(entries[:number])
+        book = advance(book, told)
+        assert book == advance(Book(), told)
+
+
+def test_overnight_shares_are_split_under_whatever_name_they_had_then() -> None:
+    monday, tuesday = day_start(MONDAY), day_start(TUESDAY)
+    entries = [
+        fill(10, 100, symbol="A", fill_id="a", filled_at=monday),
+        fill(3, 100, symbol="B", fill_id="b", filled_at=monday),
+        adjustment(AdjustmentKind.SPLIT, tuesday, adjustment_id="1", symbol="B", ratio_new=5, ratio_old=1),
+        adjustment(AdjustmentKind.SYMBOL_CHANGE, tuesday, adjustment_id="2", symbol="A", new_symbol="C"),
+        adjustment(AdjustmentKind.SPLIT, tuesday, adjustment_id="3", symbol="C", ratio_new=2, ratio_old=1),
+        adjustment(AdjustmentKind.SYMBOL_CHANGE, tuesday, adjustment_id="4", symbol="C", new_symbol="B"),
+    ]
+    day = book_of(*entries).day(TUESDAY)["B"]
+    assert day.overnight_qty == 10 * 2 + 3 * 5
+    assert {held.symbol: held.qty for held in day.overnight} == {"A": 10, "B": 3}
 
 
 def test_the_order_of_an_adjustment_in_the_ledger_does_not_matter() -> None:
