@@ -41,15 +41,21 @@ class FetchSettings(AlpacaSettings, LocalServicesSettings):
 
 
 async def _held_symbols(settings: LocalServicesSettings) -> list[str]:
-    """Return the symbols of the gateway's open positions. Raises FetchError."""
+    """Return the symbols of the gateway's open positions, and those whose close it lacks besides. Raises FetchError.
+
+    Besides: what was sold today, and what has another name since the last session.
+    """
     async with client() as http:
         answer = await ask(http, f"{settings.gateway_url}/api/v1/positions", settings.token)
+        health = await ask(http, f"{settings.gateway_url}/health", settings.token)
     if answer.error is not None:
         raise FetchError(f"{answer.url} {answer.error}; start the gateway or name symbols with --symbols")
     positions = (answer.body or {}).get("positions")
     if not isinstance(positions, list) or not all(isinstance(row, dict) for row in positions):
         raise FetchError(f"{answer.url} answered without a list of positions")
-    return [str(row.get("symbol")) for row in positions]
+    bars = (health.body or {}).get("daily_bars")
+    lacking = bars.get("missing_symbols") if isinstance(bars, dict) else None
+    return [str(row.get("symbol")) for row in positions] + [str(symbol) for symbol in lacking or ()]
 
 
 def _fetchable(texts: Sequence[str], *, skip_others: bool) -> list[str]:
@@ -171,7 +177,7 @@ def _days(text: str) -> int:
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.fetch_daily_bars", description="Fetch daily bars.")
-    parser.add_argument("--symbols", help="comma-separated; default: those of the gateway's open positions")
+    parser.add_argument("--symbols", help="comma-separated; default: those of the gateway's positions")
     parser.add_argument("--days", type=_days, default=10, help=f"sessions to hold, 1 to {MOST_DAYS} (default 10)")
     parser.add_argument(
         "--verify", type=_days, metavar="N", help="compare the last N sessions with the server and name what differs"

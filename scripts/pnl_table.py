@@ -88,7 +88,7 @@ def pnl_table(body: Body, width: int = WIDE) -> Table:
     table.add_column("Symbol", footer="Total", no_wrap=True)
     for column in columns:
         total = _TOTALS.get(column.field)
-        footer = _figure(column.field, body.get(total)) if total is not None else ""
+        footer = _figure(column.field, _total(body, column.field)) if total is not None else ""
         table.add_column(column.title, footer=footer, justify="right", no_wrap=True)
     table.add_column("Source", no_wrap=True)
     table.add_column("Age", justify="right", no_wrap=True)
@@ -126,10 +126,17 @@ def plain_lines(body: Body) -> list[str]:
         for row in _rows(body)
     ]
     total = (
-        f"total unrealized={_signed(body.get('total_unrealized'))} day={_signed(body.get('total_day_pnl'))} "
-        f"realized={_signed(body.get('total_realized'))} value={_money(body.get('total_market_value'))}"
+        f"total unrealized={_signed(_total(body, 'unrealized_pnl'))} day={_signed(_total(body, 'day_pnl'))} "
+        f"realized={_signed(body.get('total_realized'))} value={_money(_total(body, 'market_value'))}"
     )
     return [mode_words(body.get("mode")), *lines, total, *_notes(body)]
+
+
+def _total(body: Body, field: str) -> object:
+    """Return a column's total; None when it is one of nothing but unknown figures."""
+    rows = _rows(body)
+    is_unknown = bool(rows) and all(row.get(field) is None for row in rows)
+    return None if is_unknown else body.get(_TOTALS[field])
 
 
 def _rows(body: Body) -> list[Body]:
@@ -142,6 +149,10 @@ def _notes(body: Body) -> list[str]:
     unpriced = body.get("unpriced") or []
     if not body.get("complete", True) or unpriced:
         notes.append(f"The totals leave out, for want of a price: {', '.join(map(str, unpriced)) or 'unknown'}")
+    priced = [row for row in _rows(body) if row.get("current_price") is not None]
+    lacking = [str(row.get("symbol")) for row in priced if row.get("day_pnl") is None]
+    if lacking:
+        notes.append(f"The day's total leaves out what has no known previous close: {', '.join(lacking)}")
     feed = body.get("feed")
     if isinstance(feed, Mapping):
         since = feed.get("since")

@@ -146,8 +146,8 @@ class StateBody(msgspec.Struct, frozen=True):
 
     state: MarkState
     positions: int
-    unrealized_pnl: Decimal
-    market_value: Decimal
+    unrealized_pnl: Decimal | None
+    market_value: Decimal | None
     day_pnl: Decimal | None
 
 
@@ -166,6 +166,7 @@ class PnlBody(msgspec.Struct, frozen=True, omit_defaults=True):
     total_realized_today: Decimal
     total_income: Decimal
     total_income_today: Decimal
+    day_complete: bool
     total_liquidation_pnl: Decimal
     liquidation_complete: bool
     account_day_pnl: Decimal | None
@@ -347,6 +348,7 @@ def _pnl(pnl: RealtimePnl, rows: Iterable[PositionPnl], removed: tuple[str, ...]
         total_realized_today=totals.total_realized_today,
         total_income=totals.total_income,
         total_income_today=totals.total_income_today,
+        day_complete=totals.day_complete,
         total_liquidation_pnl=totals.total_liquidation_pnl,
         liquidation_complete=totals.liquidation_complete,
         account_day_pnl=totals.account_day_pnl,

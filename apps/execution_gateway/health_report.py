@@ -8,6 +8,7 @@ from apps.execution_gateway.account_view import AccountView, MirrorHealth
 from apps.execution_gateway.bodies import iso, market_body
 from apps.execution_gateway.pnl_report import FeedView, MarketView, RealtimePnl
 from libs.market_data.freshness import PriceSource
+from libs.market_data.missing_bars import Gap, gap_lines
 from libs.market_data.prices import LinkState, Mode
 from libs.portfolio.rounding import plain_number
 from libs.service.health import Health, Reason, overall, reason_bodies
@@ -36,7 +37,7 @@ class GatewayState:
     market: MarketView
     closing_prices: int
     bars_problems: Sequence[str]
-    bars_missing: Sequence[str] = ()
+    bars_missing: Sequence[Gap] = ()
     account: AccountView | None = None
 
 
@@ -138,7 +139,8 @@ def health_body(state: GatewayState, version: str) -> dict[str, object]:
         "daily_bars": {
             "closing_prices": state.closing_prices,
             "problems": list(state.bars_problems),
-            "missing": list(state.bars_missing),
+            "missing": gap_lines(state.bars_missing, sorted({gap.session for gap in state.bars_missing})),
+            "missing_symbols": sorted({gap.symbol for gap in state.bars_missing}),
         },
         "reasons": reason_bodies(found),
     }

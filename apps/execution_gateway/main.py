@@ -44,7 +44,6 @@ from apps.execution_gateway.settings import ALPACA, GatewaySettings
 from libs.market_data.daily_bars import DailyBarsStore
 from libs.market_data.freshness import MarkRule, MarkRules
 from libs.market_data.market_hours import MarketHours
-from libs.market_data.missing_bars import gap_lines
 from libs.redis_client.client import RedisClient
 from libs.redis_client.event_publisher import EventPublisher
 from libs.redis_client.price_cache import PriceCache
@@ -120,16 +119,9 @@ class Gateway:
             market=self.reporter.market(now),
             closing_prices=len(self.bars.prices),
             bars_problems=self.bars.prices.problems,
-            bars_missing=self._missing_bars(now),
+            bars_missing=self.reporter.missing_closes(now),
             account=None if self.mirror is None else self.mirror.look(),
         )
-
-    def _missing_bars(self, now: datetime) -> tuple[str, ...]:
-        """Name the held symbols without a close of the last completed session, or of the one before this day's."""
-        completed = self.hours.last_completed_session(now)
-        previous = self.hours.previous_session(self.hours.session_date(now))
-        sessions = sorted({completed, previous})
-        return tuple(gap_lines(self.bars.prices.gaps(sorted(self.reporter.held), sessions), sessions))
 
 
 def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketHours) -> Gateway:

@@ -29,10 +29,11 @@ from libs.market_data.freshness import (
     word_of,
 )
 from libs.market_data.market_hours import MarketHours
+from libs.market_data.missing_bars import Gap
 from libs.market_data.prices import LinkState, MarketPhase, Mode, Price
 from libs.market_data.trading_sessions import TradingPhase
 from libs.portfolio.book import Book
-from libs.portfolio.closes import CloseSource, DayCloses, SessionDates, SymbolCloses, day_closes
+from libs.portfolio.closes import CloseSource, DayCloses, SessionDates, SymbolCloses, day_closes, needed_closes
 from libs.portfolio.days import NEW_YORK, day_start
 from libs.portfolio.pnl import PnlReport
 from libs.portfolio.positions import Position
@@ -299,10 +300,18 @@ class PnlReporter:
             )
         return inputs
 
+    def missing_closes(self, now: datetime) -> list[Gap]:
+        """Return which closes the figures lack, of the book as it was last read."""
+        dates, source = self._dates(self._hours.session_date(now), now), self._closes()
+        needed = sorted(needed_closes(self._book, dates))
+        return [Gap(symbol, session) for symbol, session in needed if source.close(symbol, session) is None]
+
+    def _dates(self, session: date, now: datetime) -> SessionDates:
+        return SessionDates(session, self._hours.previous_session(session), self._hours.last_completed_session(now))
+
     def _closes_of(self, book: Book, session: date, now: datetime) -> DayCloses:
         """Return what the closing prices say of the book; worked out anew when either or the date has changed."""
-        dates = SessionDates(session, self._hours.previous_session(session), self._hours.last_completed_session(now))
-        source = self._closes()
+        dates, source = self._dates(session, now), self._closes()
         if not self._day_closes.is_of(book, source, dates):
             self._day_closes = day_closes(book, source, dates)
         return self._day_closes

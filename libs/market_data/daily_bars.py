@@ -6,7 +6,7 @@ close is the right one is the calendar's business (`market_hours.py`), which row
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -18,7 +18,6 @@ import structlog
 from libs.market_data.daily_bars_parquet import BarsFileError, FileCloses, bar_files, read_closes
 from libs.market_data.freshness import ClosingPrice
 from libs.market_data.market_hours import MarketHours
-from libs.market_data.missing_bars import Gap
 from libs.market_data.trading_sessions import NEW_YORK
 from libs.market_data.usable_closes import KnownSessions, WrittenCloses, usable_closes
 
@@ -93,14 +92,6 @@ class ClosingPrices:
         """Return the close of `symbol` in `session`; None when it is not on disk, or not to be believed."""
         price = self.closes.get((symbol, session))
         return None if price is None else ClosingPrice(price, session)
-
-    def gaps(self, symbols: Iterable[str], sessions: Iterable[date]) -> tuple[Gap, ...]:
-        """Return each pair of `symbols` and `sessions` without a close, by symbol, then date.
-
-        Ask only of the last SESSIONS_IN_MEMORY completed sessions: of older ones nothing is known here.
-        """
-        asked = sorted(set(sessions))
-        return tuple(Gap(name, day) for name in sorted(set(symbols)) for day in asked if (name, day) not in self.closes)
 
     @property
     def sessions(self) -> tuple[date, ...]:

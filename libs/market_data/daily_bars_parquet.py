@@ -6,17 +6,18 @@ The only importer of polars here, inside the functions: they block, so event loo
 import fcntl
 import glob
 import os
-import time
+import time as clock
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from libs.market_data.daily_bars_rest import DailyBar
+from libs.market_data.trading_sessions import NEW_YORK
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,6 +26,7 @@ SUFFIX: Final = ".parquet"
 _MOST_NAMES: Final = 99
 _PATIENCE_S: Final = 30.0
 _LOOK_EVERY_S: Final = 0.05
+_REGULAR_CLOSE: Final = time(16)
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -172,13 +174,31 @@ def _put(target: Path, bars: Sequence[DailyBar], closes_at: Mapping[date, dateti
             _check_columns(target, there.schema)
             # Writing makes the file younger: rows that came before their session was over must not seem official then.
             written_at = _written_at(target)
-            too_early = [day for day, closes in closes_at.items() if closes > written_at]
+            days = there["date"].drop_nulls().unique()
+            too_early = [day for day in days if closes_at.get(day, _usual_close(day)) > written_at]
             kept = there.filter(~pl.col("date").is_in(too_early) | pl.col("date").is_null()) if too_early else there
             # A file of decimals stays one; columns that only it has stay, empty for the new rows.
-            frame = frame.cast({name: kind for name, kind in there.schema.items() if name in frame.columns})
+            kinds = _fitting(frame, there.schema)
+            frame, kept = frame.cast(kinds), kept.cast(kinds)
             keys = frame.select("symbol", "date")
             frame = pl.concat([kept.join(keys, on=["symbol", "date"], how="anti"), frame], how="diagonal")
         _replace(target, frame.sort("date", "symbol"))
+
+
+def _usual_close(day: date) -> datetime:
+    """Return when a session of `day` is over at the latest, for those of which the caller knows nothing."""
+    return datetime.combine(day, _REGULAR_CLOSE, NEW_YORK)
+
+
+def _fitting(frame: "pl.DataFrame", there: "pl.Schema") -> "pl.Schema":
+    """Return the file's kinds for the columns of `frame`; its decimals get nine places where it has too few of them."""
+    import polars as pl
+
+    kinds = pl.Schema({name: kind for name, kind in there.items() if name in frame.columns})
+    if frame.cast(kinds).cast(frame.schema).equals(frame):
+        return kinds
+    wide = pl.Decimal(38, 9)
+    return pl.Schema({name: wide if isinstance(kind, pl.Decimal) else kind for name, kind in kinds.items()})
 
 
 def _replace(target: Path, frame: "pl.DataFrame") -> None:
@@ -270,7 +290,7 @@ def _lock(handle: int, path: Path) -> None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(_LOOK_EVERY_S)
+            clock.sleep(_LOOK_EVERY_S)
         except OSError:
             return  # some network disks cannot lock; what two writers lose there, the next run fetches again
         else:

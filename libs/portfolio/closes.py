@@ -66,6 +66,23 @@ def day_closes(book: Book, source: CloseSource, dates: SessionDates) -> DayClose
     return DayCloses(symbols, _closed(book, source, dates), (book, source, dates))
 
 
+def needed_closes(book: Book, dates: SessionDates) -> frozenset[tuple[str, date]]:
+    """Return whose close of which session the day's figures need, each under the name it had then."""
+    needed = set()
+    for position in book.open_positions:
+        for session in (dates.completed, dates.previous):
+            needed.add((_name_then(book, position.symbol, session), session))
+    until = day_start(dates.session)
+    for day in book.day(dates.session).values():
+        # What was held overnight and sold today as well.
+        needed |= {(_name_then(book, held.symbol, dates.previous, until), dates.previous) for held in day.overnight}
+    return frozenset(needed)
+
+
+def _name_then(book: Book, symbol: str, session: date, until: datetime | None = None) -> str:
+    return book.units(symbol, day_start(session + timedelta(days=1)), until).symbol
+
+
 def close_in_todays_shares(
     book: Book, source: CloseSource, symbol: str, session: date, until: datetime | None = None
 ) -> ClosingPrice | None:

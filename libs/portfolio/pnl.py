@@ -92,12 +92,12 @@ class ClosedPnl:
 
 @dataclass(frozen=True, slots=True)
 class StatePnl:
-    """The rows whose marks are in one state, summed. USD; `day_pnl` None when one of theirs is unknown."""
+    """The rows whose marks are in one state, summed. USD; None is unknown: `day_pnl` when one of theirs is."""
 
     state: MarkState
     positions: int
-    unrealized_pnl: Decimal
-    market_value: Decimal
+    unrealized_pnl: Decimal | None
+    market_value: Decimal | None
     day_pnl: Decimal | None
 
 
@@ -107,7 +107,8 @@ class PnlTotals:
 
     `total_realized`, `total_realized_today`, `total_income` and `total_income_today` cover the whole ledger: the rows
     and the part of symbols no longer held, which is `closed`. `account_day_pnl` is the day of all: None when some part
-    of it is unknown. `total_liquidation_pnl` is over the rows that have a quote; `liquidation_complete` says whether
+    of it is unknown. `total_day_pnl` is over the rows whose day is known; `day_complete` says whether those are all.
+    `total_liquidation_pnl` is over the rows that have a quote; `liquidation_complete` says whether
     those are all.
     """
 
@@ -122,6 +123,7 @@ class PnlTotals:
     total_realized_today: Decimal
     total_income: Decimal
     total_income_today: Decimal
+    day_complete: bool
     total_liquidation_pnl: Decimal
     liquidation_complete: bool
     account_day_pnl: Decimal | None

@@ -141,7 +141,7 @@ def total_pnl(rows: Sequence[PositionPnl], closed: ClosedPnl) -> PnlTotals:
     closed = closed.rounded()
     day_pnl = _total(row.day_pnl for row in rows)
     unpriced = tuple(row.symbol for row in rows if row.price_source is PriceSource.UNAVAILABLE)
-    knows_day = closed.day_pnl is not None and all(row.day_pnl is not None for row in rows)
+    day_complete = all(row.day_pnl is not None for row in rows)
     return PnlTotals(
         total_unrealized=_total(row.unrealized_pnl for row in rows),
         total_realized=EXACT.add(_total(row.realized_pnl for row in rows), closed.realized),
@@ -154,9 +154,10 @@ def total_pnl(rows: Sequence[PositionPnl], closed: ClosedPnl) -> PnlTotals:
         total_realized_today=EXACT.add(_total(row.realized_today for row in rows), closed.realized_today),
         total_income=EXACT.add(_total(row.income for row in rows), closed.income),
         total_income_today=EXACT.add(_total(row.income_today for row in rows), closed.income_today),
+        day_complete=day_complete,
         total_liquidation_pnl=_total(row.liquidation_pnl for row in rows),
         liquidation_complete=all(row.liquidation_pnl is not None for row in rows),
-        account_day_pnl=EXACT.add(day_pnl, closed.day_pnl) if knows_day and closed.day_pnl is not None else None,
+        account_day_pnl=EXACT.add(day_pnl, closed.day_pnl) if day_complete and closed.day_pnl is not None else None,
         closed=closed,
         states=_by_state(rows),
     )
@@ -170,9 +171,9 @@ def _by_state(rows: Sequence[PositionPnl]) -> tuple[StatePnl, ...]:
         StatePnl(
             state,
             len(of_state),
-            _total(row.unrealized_pnl for row in of_state),
-            _total(row.market_value for row in of_state),
-            None if any(row.day_pnl is None for row in of_state) else _total(row.day_pnl for row in of_state),
+            _total_if_known([row.unrealized_pnl for row in of_state]),
+            _total_if_known([row.market_value for row in of_state]),
+            _total_if_known([row.day_pnl for row in of_state]),
         )
         for state, of_state in sorted(found.items())
     )
@@ -229,6 +230,10 @@ def _rounded_age(mark: Mark) -> float | None:
 def _total(amounts: Iterable[Decimal | None]) -> Decimal:
     with localcontext(EXACT):
         return sum((amount for amount in amounts if amount is not None), _NO_MONEY)
+
+
+def _total_if_known(amounts: Sequence[Decimal | None]) -> Decimal | None:
+    return None if None in amounts else _total(amounts)
 
 
 def _money(amount: Decimal | None) -> Decimal | None:

@@ -68,17 +68,19 @@ class TestTheCommand:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         server.say(POSITIONS, '{"positions":[{"symbol":"AAPL","qty":1},{"symbol":"BTC/USD","qty":1}]}')
+        server.say("/health", '{"daily_bars":{"missing_symbols":["FB"]}}')
         server.say(BARS, NO_BARS)
         monkeypatch.setenv("EXECUTION_GATEWAY_URL", server.url)
         monkeypatch.setenv("ALPACA_DATA_URL", server.url)
         monkeypatch.setenv("API_TOKEN", "hush")
         assert await run() == 0
         assert server.asked[0].headers["Authorization"] == "Bearer hush"
-        assert server.asked[1].query["symbols"] == "AAPL"
+        assert [asked.path for asked in server.asked[:2]] == [POSITIONS, "/health"]
+        assert server.asked[2].query["symbols"] == "AAPL,FB"
         told = capsys.readouterr()
-        assert "0 bars of 1 symbols, 10 sessions" in told.out
-        assert "10 are not to be had" in told.out
-        skipped, gaps = told.err.splitlines()
+        assert "0 bars of 2 symbols, 10 sessions" in told.out
+        assert "20 are not to be had" in told.out
+        skipped, gaps, _ = told.err.splitlines()
         assert skipped == "BTC/USD: no stock symbol, skipped"
         assert gaps.startswith("no bar of AAPL: ")
         assert gaps.endswith("(10 sessions)")

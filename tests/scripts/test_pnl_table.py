@@ -112,6 +112,18 @@ def test_plain_lines() -> None:
     assert lines[5] == "The totals leave out, for want of a price: ZZZZ"
 
 
+def test_a_total_of_nothing_but_unknown_figures_is_unknown() -> None:
+    body = read_body(BODY)
+    assert "The day's total leaves out what has no known previous close: XOM" in drawn(body)
+    body |= {"positions": body["positions"][1:], "total_day_pnl": Decimal(0)}
+    assert row_of(drawn(body), "Total") == ["Total", "9,417.75", "-1,034.50", "—", "+12.00"]
+    assert " day=— realized" in plain_lines(body)[3]
+    body |= {"positions": body["positions"][1:], "total_unrealized": Decimal(0), "total_market_value": Decimal(0)}
+    assert row_of(drawn(body), "Total") == ["Total", "—", "—", "—", "+12.00"]
+    assert plain_lines(body)[2] == "total unrealized=— day=— realized=+12.00 value=—"
+    assert "previous close" not in drawn(body), "it is said already that there is no price"
+
+
 def test_an_empty_book_is_said_to_be_empty() -> None:
     body = read_body(BODY) | {"positions": [], "complete": True, "unpriced": []}
     screen = drawn(body)

@@ -41,8 +41,9 @@ def check_body(body: dict) -> None:
         assert body["complete"] == (not body["unpriced"])
         for state in body["states"]:
             of_state = [row for row in rows if row["state"] == state["state"]]
-            assert (state["positions"], state["unrealized_pnl"]) == (
-                len(of_state), sum(row["unrealized_pnl"] or 0 for row in of_state))  # fmt: skip
+            gains = [row["unrealized_pnl"] for row in of_state]
+            assert (state["positions"], state["unrealized_pnl"]) == (len(gains), None if None in gains else sum(gains))
+        assert body["day_complete"] == all(row["day_pnl"] is not None for row in rows)
         days = [row["day_pnl"] for row in rows] + [body["closed"]["day_pnl"]]
         assert body["account_day_pnl"] == (None if None in days else sum(days))
 

@@ -36,7 +36,12 @@ def test_all_is_well():
         "heartbeat_age_seconds": 1.235,
     }
     assert body["market"] == {"state": "open", "next_change": "2025-10-20T16:00:00+00:00", "said_by": "calendar"}
-    assert body["daily_bars"] == {"closing_prices": 3, "problems": ["x is missing"], "missing": []}
+    assert body["daily_bars"] == {
+        "closing_prices": 3,
+        "problems": ["x is missing"],
+        "missing": [],
+        "missing_symbols": [],
+    }
 
 
 def test_each_fault_has_its_reason():

@@ -72,6 +72,9 @@ async def test_the_body_has_every_field_of_the_contract(running_gateway: Running
     }  # fmt: skip
     assert row["session"] in {"pre", "regular", "post", "closed"}
     assert (body["complete"], body["unpriced"], body["total_unrealized"]) == (False, ["AAPL"], 0)
+    assert (body["day_complete"], body["account_day_pnl"]) == (False, None)
+    (state,) = body["states"]
+    assert state == {"state": "unpriced", "positions": 1, "unrealized_pnl": None, "market_value": None, "day_pnl": None}
 
 
 async def test_an_empty_book_is_complete(running_gateway: RunningGateway):

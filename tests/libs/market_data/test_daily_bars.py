@@ -13,7 +13,6 @@ from libs.market_data.daily_bars_parquet import write_bars
 from libs.market_data.daily_bars_rest import DailyBar
 from libs.market_data.freshness import ClosingPrice
 from libs.market_data.market_hours import MarketHours
-from libs.market_data.missing_bars import Gap
 from tests.support.waiting import eventually
 
 MONDAY = date(2025, 11, 3)
@@ -153,25 +152,13 @@ class TestTheStore:
             await task
 
 
-class TestGaps:
-    def test_what_is_asked_and_not_there_by_symbol_then_date(self, tmp_path: Path) -> None:
-        write_bars(tmp_path, [bar("A", MONDAY, "2.5"), bar("B", TUESDAY, "3.5")])
-        prices = ClosingPrices.load(tmp_path)
-        assert prices.gaps(["B", "A", "B", "C"], [TUESDAY, MONDAY]) == (
-            Gap("A", TUESDAY),
-            Gap("B", MONDAY),
-            Gap("C", MONDAY),
-            Gap("C", TUESDAY),
-        )
-        assert prices.gaps(["A"], [MONDAY]) == ()
-
-    def test_a_contradicted_close_is_a_gap(self, tmp_path: Path) -> None:
+class TestContradictions:
+    def test_a_contradicted_close_is_none(self, tmp_path: Path) -> None:
         write_bars(tmp_path / "a.parquet", [bar("A", MONDAY, "2.5"), bar("A", TUESDAY, "2.5")])
         write_bars(tmp_path / "b.parquet", [bar("A", MONDAY, "2.6"), bar("A", TUESDAY, "2.50")])
         prices = ClosingPrices.load(tmp_path)
         assert prices.close("A", MONDAY) is None
         assert prices.close("A", TUESDAY) == ClosingPrice(Decimal("2.5"), TUESDAY)
-        assert prices.gaps(["A"], [MONDAY, TUESDAY]) == (Gap("A", MONDAY),)
         (problem,) = prices.problems
         assert str(tmp_path / "a.parquet") in problem
         assert str(tmp_path / "b.parquet") in problem

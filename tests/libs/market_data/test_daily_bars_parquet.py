@@ -202,6 +202,15 @@ class TestWriting:
         assert frame["close"].to_list() == [Decimal("1.5"), Decimal("2.5")]
         assert frame["note"].to_list() == ["mine", None]
 
+    def test_a_file_of_too_few_decimals_gets_more_rather_than_round(self, tmp_path: Path) -> None:
+        file = tmp_path / "a.parquet"
+        write_rows(file, [("A", FRIDAY, Decimal("150.80"))], pl.Decimal(10, 2))
+        write_bars(file, [bar("B", FRIDAY, "12.34")])
+        assert pl.read_parquet_schema(file)["close"] == pl.Decimal(10, 2)
+        write_bars(file, [bar("C", FRIDAY, "0.1234")])
+        closes = {symbol: close for (symbol, _), close in closes_in(file).items()}
+        assert closes == {"A": Decimal("150.80"), "B": Decimal("12.34"), "C": Decimal("0.1234")}
+
     def test_somebodys_unreadable_file_is_not_overwritten(self, tmp_path: Path) -> None:
         theirs = tmp_path / "daily-2025-11.parquet"
         theirs.write_bytes(b"half a file")
@@ -320,6 +329,20 @@ class TestRowsFromBeforeTheBell:
     def test_give_way_to_the_official_ones_and_do_not_pass_for_them(self, file: Path) -> None:
         assert write_bars(file.parent, [bar("A", MONDAY, "2")], {MONDAY: BELL}) == 1
         assert closes_in(file) == {("A", MONDAY): Decimal(2), ("A", FRIDAY): Decimal(1)}
+
+    def test_nor_those_of_a_session_that_nobody_asks_about(self, tmp_path: Path) -> None:
+        """At noon another program wrote Monday's price so far; what is written for Friday must not make it a close."""
+        file = tmp_path / "a.parquet"
+        for change in (
+            lambda: write_bars(file, [bar("B", FRIDAY, "2")]),
+            lambda: replace_bars(file, [bar("A", FRIDAY, "9")]),
+        ):
+            write_rows(file, [("A", MONDAY, 140.0), ("A", FRIDAY, 150.0), ("C", None, 1.0)])
+            noon = BELL - timedelta(hours=4)
+            os.utime(file, (noon.timestamp(), noon.timestamp()))
+            change()
+            assert ("A", MONDAY) not in closes_in(file)
+            assert ("A", FRIDAY) in closes_in(file)
 
 
 class TestWhatIsStored:
