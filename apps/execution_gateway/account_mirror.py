@@ -26,6 +26,7 @@ from libs.broker.reconcile import Circumstances, Outcome, Reconciler, compare
 from libs.broker.trade_updates import StreamEvent
 from libs.broker.trading_stream import TradingStream
 from libs.market_data.alpaca_rest import AlpacaRestError
+from libs.market_data.prices import LinkState
 from libs.portfolio.book import Book
 
 MOST_WAITING: Final = 10_000
@@ -78,6 +79,8 @@ class AccountMirror:
         self._is_confirmed = False
         self._trouble: MirrorHealth | None = None
         self._outcome = Outcome(())
+        self._unreadable_holdings: tuple[Unreadable, ...] = ()
+        self._opening: frozenset[str] = frozenset()
         self.reading: AccountReading | None = None
         self.summary: AccountSummary | None = None
         self.last_error: str | None = None
@@ -131,21 +134,25 @@ class AccountMirror:
             self.stream.link.state,
             self.last_error,
             self._outcome.differences,
-            () if mirror is None else tuple(mirror.unreadable.values()),
+            (*self._unreadable_holdings, *(() if mirror is None else mirror.unreadable.values())),
         )
 
     def check(self, book: Book) -> Book:
         """Return `book` when it may be shown. Raises AccountUnknownError.
 
         A book with positions may be shown once the account has confirmed one, before a restart as well; an empty one
-        only when the account has said so since.
+        only when the account has said so since, and named no holding that could not be read.
         """
         if self._trouble is MirrorHealth.OTHER_ACCOUNT:
             raise AccountUnknownError(self.last_error or "another account")
         was_confirmed = self._state is not None and self._state.confirmed_at is not None
-        if was_confirmed and (book.open_positions or self._is_confirmed):
+        if was_confirmed and (book.open_positions or (self._is_confirmed and not self._unreadable_holdings)):
             return book
         why = f": {self.last_error}" if self.last_error else ""
+        if was_confirmed and self._unreadable_holdings:
+            raise AccountUnknownError(
+                "the Alpaca account names a holding that cannot be read: " + self._unreadable_holdings[0].why
+            )
         raise AccountUnknownError(f"the Alpaca account has not said yet what it holds{why}")
 
     async def book(self) -> Book:
@@ -239,6 +246,9 @@ class AccountMirror:
                 await self._rest_after(error)
             else:
                 self._trouble = self.last_error = None
+                if self.stream.link.state is LinkState.REFUSED:
+                    # The keys are good: what refused them there may have been a moment's trouble.
+                    self.stream.reconnect()
 
     async def _catch_up(self, mirror: Mirror, request: CatchUp) -> None:
         token: str | None = None
@@ -262,6 +272,7 @@ class AccountMirror:
         answer = await self._rest.positions()
         async with self._turn:
             mirror.positions_read()
+            self._unreadable_holdings = answer.unreadable
             book = await self._persist(self.ledger.book)
             now = self._now()
             outcome = self._reconciler.take(our_positions(book, now), answer, self._circumstances(mirror, book, now))
@@ -272,6 +283,7 @@ class AccountMirror:
             self._tell(await self._persist(lambda: self.ledger.record_adjustments(adjustments)))
             self._note(outcome, mirror)
             self.reading = AccountReading(answer, book, now, outcome.differences)
+            self._note_openings(outcome)
             await self._keep_state(confirmed_at=now)
         if not self._is_confirmed:
             self._is_confirmed = True
@@ -284,11 +296,18 @@ class AccountMirror:
             now,
             mirror.caught_up_at,
             is_opening=state is None or state.confirmed_at is None,
+            opening=self._opening,
             unsettled=mirror.unsettled(now),
             absent=mirror.absent,
             unhandled=self.ledger.applied.doubtful_symbols,
             last_execution_at=last_executions(book),
         )
+
+    def _note_openings(self, outcome: Outcome) -> None:
+        """Remember what the first reading of the account could not settle: it was held before we looked, too."""
+        left = {one.symbol for one in outcome.differences} - {one.symbol for one in outcome.adjustments}
+        is_first = self._state is None or self._state.confirmed_at is None
+        self._opening = frozenset(left if is_first else self._opening & left)
 
     def _note(self, outcome: Outcome, mirror: Mirror) -> None:
         for difference in outcome.differences:

@@ -18,13 +18,17 @@ from libs.broker.corporate_actions import Applied, apply_activities
 from libs.broker.executions import Activity, Execution
 from libs.broker.known_executions import LedgerExecution
 from libs.broker.reconcile import OurPosition
-from libs.portfolio.adjustments import Adjustment
+from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.book import Book
 from libs.portfolio.days import day_start
 from libs.portfolio.fills import EXACT, ZERO, Fill
 
 log = structlog.get_logger(__name__)
 
+RECONCILED: Final = "reconciled:"
+"""How the ids of adjustments begin that took the broker at its word."""
+_MOVING: Final = frozenset({AdjustmentKind.SPLIT, AdjustmentKind.SYMBOL_CHANGE, AdjustmentKind.TRANSFER})
+_MOST_TAKEN_BACK: Final = 20
 _LONGEST_ID: Final = 128
 _LONGEST_SYMBOL: Final = 32
 _OPTION: Final = re.compile(r"[A-Z]{1,6}[0-9]{6}[CP][0-9]{8}")
@@ -104,7 +108,9 @@ class MirroredLedger:
         for one in new:
             log.info("account_adjustment", adjustment_id=one.adjustment_id, kind=one.kind, reason=one.reason)
         self.adjustments += len(new)
-        return {symbol for one in new for symbol in one.symbols}
+        moving = [one for one in new if one.kind in _MOVING and not one.adjustment_id.startswith(RECONCILED)]
+        taken_back = await self._take_back([(symbol, one.effective_at) for one in moving for symbol in one.symbols])
+        return taken_back | {symbol for one in new for symbol in one.symbols}
 
     async def executions_since(self, moment: datetime) -> list[LedgerExecution]:
         """Return what is recorded of executions since `moment`, void ones included."""
@@ -119,7 +125,26 @@ class MirroredLedger:
         self.executions += len(new)
         for fill in new:
             log.info("execution_recorded", fill_id=fill.fill_id, symbol=fill.symbol, side=fill.side, qty=str(fill.qty))
-        return {fill.symbol for fill in new}
+        return {fill.symbol for fill in new} | await self._take_back([(fill.symbol, fill.filled_at) for fill in new])
+
+    async def _take_back(self, explanations: Iterable[tuple[str, datetime]]) -> set[str]:
+        """Void what was adjusted for want of these, which happened before and are told only now; return the symbols.
+
+        Both together would count twice. Should more be missing than they explain, it shows as a difference again.
+        """
+        earliest: dict[str, datetime] = {}
+        for symbol, at in explanations:
+            earliest[symbol] = min(at, earliest.get(symbol, at))
+        changed = set()
+        for symbol, at in earliest.items():
+            for recorded in await self._ledger.adjustments.newest(_MOST_TAKEN_BACK, symbol):
+                adjustment_id = recorded.adjustment.adjustment_id
+                is_standing = recorded.voided_at is None and recorded.recorded_at >= at
+                if is_standing and adjustment_id.startswith(RECONCILED):
+                    await self._ledger.adjustments.void(adjustment_id, "explained")
+                    log.info("account_adjustment_taken_back", adjustment_id=adjustment_id, symbol=symbol)
+                    changed.add(symbol)
+        return changed
 
     async def _void(self, execution_id: str, reason: str) -> set[str]:
         try:
@@ -158,7 +183,7 @@ def numbered(adjustments: Iterable[Adjustment], book: Book) -> list[Adjustment]:
     revision = "-".join(str(part) for part in book.revision)
     return [
         Adjustment(
-            f"reconciled:{one.symbol}:{revision}", one.kind, one.symbol, one.effective_at, one.reason,
+            f"{RECONCILED}{one.symbol}:{revision}", one.kind, one.symbol, one.effective_at, one.reason,
             qty=one.qty, amount=one.amount,
         )
         for one in adjustments

@@ -205,14 +205,17 @@ def _said(body: bytes) -> str:
 
 
 def _retry_after_s(headers: httpx2.Headers, now: datetime) -> float | None:
-    """Return the seconds that the server asks us to wait: Retry-After (seconds or a date), else the limit's reset."""
+    """Return the seconds that the server asks us to wait: Retry-After (seconds or a date), else the limit's reset.
+
+    At most ten minutes, or a minute for the reset, whose window is no longer: a clock may be wrong.
+    """
     asked = headers.get("Retry-After", "").strip()
-    if asked.isdecimal() and asked.isascii():
-        return float(asked)
     try:
-        until = (
-            parsedate_to_datetime(asked) if asked else datetime.fromtimestamp(int(headers["X-RateLimit-Reset"]), tz=UTC)
-        )
-        return max(0.0, (until - now).total_seconds())
+        if asked.isdecimal() and asked.isascii():
+            return min(float(asked), _LONGEST_PAUSE_S)
+        if asked:
+            return min(max(0.0, (parsedate_to_datetime(asked) - now).total_seconds()), _LONGEST_PAUSE_S)
+        reset_at = datetime.fromtimestamp(int(headers["X-RateLimit-Reset"]), tz=UTC)
+        return min(max(0.0, (reset_at - now).total_seconds()), _LIMIT_WINDOW_S)
     except (KeyError, ValueError, TypeError, OverflowError, OSError):
         return None

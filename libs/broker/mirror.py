@@ -42,6 +42,7 @@ _AFTER_CONNECT: Final = (timedelta(seconds=5), timedelta(seconds=25))
 """The first rounds after a connect come soon: REST may not yet have shown what happened while nobody listened."""
 _LEAST_GAP: Final = timedelta(seconds=1)
 _LONGEST_PAUSE: Final = timedelta(seconds=60)
+_CLOCK_TOLERANCE: Final = timedelta(seconds=5)
 _POSITIONS_GAP: Final = timedelta(seconds=10)
 
 
@@ -99,6 +100,7 @@ class Mirror:
         self._deep_at = now
         self._next_round_at = now
         self._not_before = now
+        self._looked_at = now
         self._rounds_since_connect = 0
         self._positions_at: datetime | None = None
         self._failures = 0
@@ -163,6 +165,7 @@ class Mirror:
 
     def next_request(self, now: datetime) -> Request | None:
         """Return what to ask now, None for nothing. It is in flight from then on."""
+        self._heed_clock(now)
         if self._question is not None or now < self._not_before:
             return None
         is_deep = self._is_deep_wanted or now >= self._deep_at
@@ -235,6 +238,13 @@ class Mirror:
         pause = min(_LONGEST_PAUSE, timedelta(seconds=2.0 ** min(self._failures, 10)))
         self._failures += 1
         self._not_before = now + max(pause, timedelta(seconds=min(retry_after_s or 0.0, 600.0)))
+
+    def _heed_clock(self, now: datetime) -> None:
+        """Begin anew where the clock has been set back: what was to be done at a time then would wait for hours."""
+        if now < self._looked_at - _CLOCK_TOLERANCE:
+            self._not_before = self._next_round_at = self._deep_at = now
+            self._positions_at = None
+        self._looked_at = now
 
     # --- within -----------------------------------------------------------------------------------------------------
 

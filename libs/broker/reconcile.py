@@ -59,13 +59,15 @@ class Circumstances:
     """What else is known at the time of a read, at `now`.
 
     `caught_up_at`: when the last complete catch-up was begun, None: never one; `is_opening`: this account has never
-    been in the ledger. `unsettled`, `absent`: see `Mirror`. `unhandled`: symbols with activities that we could not
-    apply. `last_execution_at`: of each symbol, by the broker's clock.
+    been in the ledger; `opening`: symbols that it held then and that could not be settled yet. `unsettled`, `absent`:
+    see `Mirror`. `unhandled`: symbols with activities that we could not apply. `last_execution_at`: of each symbol, by
+    the broker's clock.
     """
 
     now: datetime
     caught_up_at: datetime | None
     is_opening: bool = False
+    opening: frozenset[str] = frozenset()
     unsettled: frozenset[str] = frozenset()
     absent: tuple[Execution, ...] = ()
     unhandled: frozenset[str] = frozenset()
@@ -205,7 +207,7 @@ def _reason(
         return Reason.TIMING, True
     if symbol in circumstances.unhandled:
         return Reason.CORPORATE_ACTION, False
-    if circumstances.is_opening:
+    if circumstances.is_opening or symbol in circumstances.opening:
         return Reason.OPENING_BALANCE, False
     if is_cost_only:
         average = mine.average_cost if mine is not None else None
@@ -270,12 +272,16 @@ def _adjustment(difference: Difference, circumstances: Circumstances) -> Adjustm
 
 
 def _effective_at(difference: Difference, circumstances: Circumstances) -> datetime:
-    """Return now; for an opening balance without trades today the night before, so that it counts as held overnight."""
+    """Return now; the night before for what moved no shares today: an opening balance, another cost of the same shares.
+
+    Not where there were trades today: those would then have been of other shares, or at another cost.
+    """
     now = circumstances.now
     today = day_start(now.astimezone(NEW_YORK).date())
     executed_at = circumstances.last_execution_at.get(difference.symbol)
     is_overnight = executed_at is None or executed_at < today - timedelta(seconds=1)
-    if difference.reason is Reason.OPENING_BALANCE and is_overnight:
+    is_no_move = difference.reason is Reason.OPENING_BALANCE or not difference.missing_qty
+    if is_no_move and is_overnight:
         return today - timedelta(seconds=1)
     return now
 

@@ -43,8 +43,9 @@ class Adjustment:
     nine decimals, None: it is paid at cost. symbol_change: everything moves to `new_symbol`. dividend: `amount` USD
     received, negative when paid on a short. fee: `amount` USD paid, negative when refunded. cash_in_lieu: `amount` USD
     received for a fraction that a split had taken. transfer: `qty` signed shares and `amount` signed USD of cost moved
-    in (out: both the other way); nothing is realized. A split and a symbol change come before the fills of their
-    instant.
+    in (out: both the other way); nothing is realized. Cost alone, without shares, corrects what they are held at: what
+    the cost gains has then been realized, so that no P&L comes or goes. A split and a symbol change come before the
+    fills of their instant.
 
     Raises InvalidAdjustmentError when a field is missing, superfluous, not finite or out of range.
     """

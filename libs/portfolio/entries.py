@@ -116,6 +116,13 @@ def _split(position: Position, split: Adjustment) -> Position:
 
 
 def _transferred(position: Position, qty: Decimal, cost: Decimal, at: datetime) -> Position:
+    if not qty and position.qty:
+        # Another cost of the same shares: no money has moved, so what the cost gains has been realized before.
+        return _changed(
+            position,
+            cost_basis=EXACT.add(position.cost_basis, cost),
+            realized_pnl=EXACT.add(position.realized_pnl, cost),
+        )
     held = EXACT.add(position.qty, qty)
     basis = EXACT.add(position.cost_basis, cost)
     if not held:

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from apps.alpaca_simulator import position_figures
 from apps.alpaca_simulator.config import HeldPosition
+from apps.alpaca_simulator.faults import Faults
 from apps.alpaca_simulator.simulator import Simulator
 from apps.alpaca_simulator.trading_desk import Announce
 from apps.execution_gateway.settings import GatewaySettings
@@ -247,6 +248,65 @@ async def test_an_exotic_holding_hides_nothing(tmp_path: Path, redis_url: str) -
         assert {"BTC/USD", "AAPL270115C00200000"} <= set(body["unpriced"])
         health = await gateway.get("/health")
         assert "unreadable_holding" in [one["reason"] for one in health["account"]["differences"]]
+
+
+async def test_what_was_adjusted_for_want_of_an_execution_is_taken_back_when_it_is_told(
+    tmp_path: Path, redis_url: str
+) -> None:
+    """Activities lag behind positions for longer than we are patient: then both would count, twice the shares."""
+    faults = Faults(activities_lag_s=6.0)
+    async with mirrored(tmp_path, redis_url, faults=faults) as (gateway, simulator):
+        await simulator.desk.fill("AAPL", "buy", Decimal(10), Decimal(230), announce=Announce.NEVER)
+
+        async def is_adjusted() -> bool:
+            return len((await gateway.get("/api/v1/adjustments"))["adjustments"]) == 1
+
+        await eventually(is_adjusted, within_s=20)
+        assert (await quantities(gateway))["AAPL"] == 110
+        seen = set()
+
+        async def is_explained() -> bool:
+            seen.add((await quantities(gateway))["AAPL"])
+            (adjustment,) = (await gateway.get("/api/v1/adjustments"))["adjustments"]
+            return adjustment["void_reason"] == "explained"
+
+        await eventually(is_explained, within_s=20)
+        await eventually(lambda: agrees(gateway, simulator), within_s=10)
+        assert await quantities(gateway) == {"AAPL": 110, "MSFT": -20}
+        assert len((await gateway.get("/api/v1/fills?symbol=AAPL"))["fills"]) == 2
+
+
+async def test_a_holding_that_cannot_be_read_is_no_flat_account(tmp_path: Path, redis_url: str) -> None:
+    async with mirrored(tmp_path, redis_url, positions=()) as (gateway, simulator):
+        assert await quantities(gateway) == {}
+        assert (await gateway.client.get(POSITIONS)).status_code == 200
+        show(simulator, symbol="912810TM0", qty="n/a", asset_class="treasury")
+
+        async def is_told() -> bool:
+            return (await gateway.client.get(POSITIONS)).status_code == 503
+
+        await eventually(is_told, within_s=10)
+        health = await gateway.get("/health")
+        assert "account_unreadable" in [reason["code"] for reason in health["reasons"]]
+        assert health["account"]["unreadable"]
+
+
+async def test_keys_refused_for_a_moment_stop_nothing_for_good(tmp_path: Path, redis_url: str) -> None:
+    async with mirrored(tmp_path, redis_url) as (gateway, simulator):
+        calm = simulator.faults
+        simulator.faults = replace(calm, trading_unauthorized=True)
+        await simulator.updates.drop_all("tcp")
+
+        async def stream() -> str:
+            return str((await gateway.get("/health"))["account"]["stream"])
+
+        async def is_refused() -> bool:
+            return await stream() == "refused"
+
+        await eventually(is_refused, within_s=10, every_s=0.005)
+        simulator.faults = calm
+        await eventually(lambda: in_step(gateway), within_s=30)
+        assert await stream() == "streaming"
 
 
 async def test_two_gateways_on_one_database_record_each_execution_once(tmp_path: Path, redis_url: str) -> None:

@@ -179,6 +179,31 @@ def test_the_same_when_rest_has_ids_of_its_own() -> None:
     assert len(run.ledger.rows) == len(run.account.executions)
 
 
+@pytest.mark.parametrize("back", [timedelta(hours=1), timedelta(days=400)])
+def test_a_clock_that_is_set_back_delays_nothing(back: timedelta) -> None:
+    mirror, now = Mirror(BEGIN), BEGIN
+    for _ in range(50):
+        match mirror.next_request(now):
+            case CatchUp():
+                mirror.caught_up()
+            case ReadPositions():
+                mirror.positions_read()
+        now += timedelta(seconds=5)
+    now -= back
+    asked = []
+    for _ in range(20):
+        request = mirror.next_request(now)
+        asked.append(type(request))
+        match request:
+            case CatchUp():
+                mirror.caught_up()
+            case ReadPositions():
+                mirror.positions_read()
+        assert mirror.wait_s(now) <= 60
+        now += timedelta(seconds=5)
+    assert {CatchUp, ReadPositions} <= set(asked)
+
+
 def test_the_model_does_lose_and_double_what_is_told() -> None:
     """Without the catch-ups the same worlds go wrong: the tests above can fail."""
     run = Run(ModelAccount(random.Random(1), faults=HARSH))

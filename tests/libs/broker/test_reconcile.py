@@ -16,7 +16,7 @@ from libs.portfolio.book import Book, News, advance
 from libs.portfolio.entries import Arrival
 from libs.portfolio.fills import Side
 from tests.libs.broker.samples import NOON, execution, seconds
-from tests.support.portfolio import OPENING, arrive, fill_lists
+from tests.support.portfolio import OPENING, arrive, book_of, fill, fill_lists
 
 D = Decimal
 MINUTE = timedelta(minutes=1)
@@ -240,6 +240,28 @@ class TestOpening:
         traded = {} if executed_at is None else {"AAPL": executed_at}
         (adjustment,) = Reads().at(0, our(0, 0), THEIRS, is_opening=True, last_execution_at=traded).adjustments
         assert adjustment.effective_at == effective_at
+
+    def test_what_the_first_read_could_not_settle_is_an_opening_still(self) -> None:
+        later = now(opening=frozenset({"AAPL"}))
+        assert why(None, their(10, 1000), later) == (Reason.OPENING_BALANCE, False)
+        assert why(None, their(10, 1000), now(opening=frozenset({"MSFT"}))) == (Reason.TRANSFER, False)
+
+
+@pytest.mark.parametrize(
+    ("executed_at", "effective_at"),
+    [(None, datetime(2025, 10, 20, 3, 59, 59, tzinfo=UTC)), (NOON - MINUTE, NOON + MINUTE)],
+)
+def test_another_cost_of_the_same_shares_moves_no_day(executed_at, effective_at) -> None:
+    """No money has moved: neither the day's P&L nor realized and unrealized together."""
+    traded = {} if executed_at is None else {"AAPL": executed_at}
+    reads = Reads()
+    reads.at(0, our(10, 1000), their(10, 900), last_execution_at=traded)
+    (adjustment,) = reads.at(1, our(10, 1000), their(10, 900), last_execution_at=traded).adjustments
+    assert (adjustment.qty, adjustment.amount, adjustment.effective_at) == (0, -100, effective_at)
+    book = book_of(fill(10, 100, filled_at=NOON - timedelta(days=9)), adjustment)
+    position = book.positions["AAPL"]
+    assert (position.cost_basis, position.realized_pnl) == (900, -100)
+    assert book.day(NOON.date())["AAPL"].net_cost == 0
 
 
 class TestBusts:

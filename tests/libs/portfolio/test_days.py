@@ -115,7 +115,8 @@ class Account:
                 self.cash -= amount
             case AdjustmentKind.TRANSFER:
                 self.shares[symbol] = self.shares.get(symbol, Fraction(0)) + Fraction(entry.qty or 0)
-                self.external += amount
+                # Cost alone is no money, unless there is nothing that it could be the cost of.
+                self.external += amount if entry.qty or not self.shares[symbol] else 0
             case AdjustmentKind.SYMBOL_CHANGE:
                 moved = self.shares.pop(symbol, Fraction(0))
                 self.shares[str(entry.new_symbol)] = self.shares.get(str(entry.new_symbol), Fraction(0)) + moved
@@ -157,7 +158,7 @@ def history(dice: Random) -> list[Entry]:
         elif what < 0.9:
             entries.append(adjustment(AdjustmentKind.CASH_IN_LIEU, at, **known, amount=price))
         elif what < 0.95:
-            moved = qty if dice.random() < 0.5 else qty.copy_negate()
+            moved = dice.choice((qty, qty.copy_negate(), ZERO))
             entries.append(adjustment(AdjustmentKind.TRANSFER, at, **known, qty=moved, amount=price))
         else:
             new = dice.choice([other for other in SYMBOLS if other != symbol])
