@@ -9,7 +9,7 @@ from sqlalchemy import Row, Select, and_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, LedgerAccess
+from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, LedgerAccess, can_be_recorded
 from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.book import Voiding
@@ -86,6 +86,8 @@ class AdjustmentLedger:
 
         Raises AdjustmentNotFoundError.
         """
+        if not can_be_recorded(adjustment_id):
+            raise AdjustmentNotFoundError(adjustment_id)
         row = {"account": self._account, "adjustment_id": adjustment_id, "reason": reason, "voided_at": self._now()}
         try:
             async with self._access.writing() as connection:

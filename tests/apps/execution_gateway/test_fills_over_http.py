@@ -54,6 +54,22 @@ async def test_a_void_fill_counts_no_longer(running_gateway: RunningGateway):
     assert response.status_code == 422
 
 
+@pytest.mark.parametrize("fill_id", ["%00", "a%00b", "x" * 129, "x" * 200, "%F0%9F%98%80" * 129])
+@pytest.mark.parametrize("entries", [FILLS, "/api/v1/adjustments"])
+async def test_an_id_that_cannot_have_been_recorded_is_not_found(
+    running_gateway: RunningGateway, entries: str, fill_id: str
+):
+    response = await running_gateway.client.post(f"{entries}/{fill_id}/void", json={"reason": "x"})
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+
+
+async def test_the_longest_id_can_be_voided(running_gateway: RunningGateway):
+    longest = "é" * 128
+    await post(running_gateway, fill(fill_id=longest))
+    response = await running_gateway.client.post(f"{FILLS}/{longest}/void", json={"reason": "x"})
+    assert (response.status_code, response.json()["fill_id"]) == (200, longest)
+
+
 async def test_the_list_comes_in_pages(running_gateway: RunningGateway):
     for number in range(5):
         symbol = "MSFT" if number == 0 else "AAPL"
