@@ -1,7 +1,8 @@
 """Imports fills from a CSV file, all of them or none: `python -m scripts.import_fills FILE [--dry-run]`.
 
 Only asks the gateway and shows what it says. What is recorded already counts once, so a file may be imported again.
-Exit codes: 0 done, or nothing to import; 1 refused, every fault listed; 2 gateway out of reach, or wrong usage.
+Exit codes: 0 done, or nothing to import; 1 refused, every fault listed, or some fills are void and count for nothing;
+2 gateway out of reach, or wrong usage.
 """
 
 import argparse
@@ -27,10 +28,11 @@ _IMPORT_PATIENCE_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """How many fills are new, and how many were recorded before."""
+    """How many fills are new, and how many were recorded before; `void` are the lines of those that were voided."""
 
     created: int
     repeated: int
+    void: tuple[LineFault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def read_answer(status: int, body: Mapping[str, Any], rows: Sequence[Row]) -> Ac
     """
     match status, body:
         case HTTPStatus.OK, {"created": int(created), "repeated": int(repeated)}:
-            return Accepted(created, repeated)
+            return Accepted(created, repeated, _void_lines(body.get("void_fills", []), rows))
         case HTTPStatus.OK, _:
             raise ValueError("the counts are missing")
         case ((HTTPStatus.UNPROCESSABLE_ENTITY | HTTPStatus.CONFLICT), {"errors": [{"index": _}, *_] as errors}):
@@ -80,6 +82,23 @@ def read_answer(status: int, body: Mapping[str, Any], rows: Sequence[Row]) -> Ac
             return Refused(reason=refusal(status, body))
         case _:
             raise GatewayError(f"the gateway {refusal(status, body)}")
+
+
+def _void_lines(listed: object, rows: Sequence[Row]) -> tuple[LineFault, ...]:
+    if not isinstance(listed, list):
+        raise ValueError("the void fills are no list")  # noqa: TRY004  # of what was answered, not of our own types
+    return tuple(_void_line(one, rows) for one in listed)
+
+
+def _void_line(one: object, rows: Sequence[Row]) -> LineFault:
+    match one:
+        case {"index": int(index), "fill_id": str(fill_id), "voided_at": str(since)} if 0 <= index < len(rows):
+            told = (
+                f"{fill_id!r} is VOID since {since} and counts for nothing: to record it again, give it a new fill_id"
+            )
+            return LineFault(rows[index].line, "fill_id", told)
+        case _:
+            raise ValueError("a void fill without its place")
 
 
 def _fault(error: object, rows: Sequence[Row]) -> LineFault:
@@ -110,12 +129,20 @@ async def _import(name: str, data: bytes, gateway_url: str, token: str | None, *
     if isinstance(outcome, Refused):
         return _refuse(name, [*file.faults, *outcome.faults], outcome.reason and f"the gateway {outcome.reason}")
     if file.faults:
-        return _refuse(name, file.faults)
+        return _refuse(name, [*file.faults, *outcome.void])
+    return _tell(name, outcome, dry_run=dry_run)
+
+
+def _tell(name: str, outcome: Accepted, *, dry_run: bool) -> int:
+    for line in outcome.void:
+        print(line, file=sys.stderr)
+    void = f", {len(outcome.void)} are void" if outcome.void else ""
     if dry_run:
-        print(f"{name}: {outcome.created} fills would be imported, {outcome.repeated} are recorded already (dry run)")
+        told = f"{outcome.created} fills would be imported, {outcome.repeated} are recorded already{void} (dry run)"
     else:
-        print(f"{name}: {outcome.created} fills imported, {outcome.repeated} were recorded already")
-    return 0
+        told = f"{outcome.created} fills imported, {outcome.repeated} were recorded already{void}"
+    print(f"{name}: {told}")
+    return 1 if outcome.void else 0
 
 
 def _refuse(name: str, faults: Iterable[LineFault], reason: str | None = None) -> int:

@@ -64,7 +64,10 @@ class FillRow(msgspec.Struct, frozen=True):
 
 
 class FillAnswer(msgspec.Struct, frozen=True):
-    """What a posted fill was understood as, and whether it was new: `created` or `repeated`."""
+    """What a posted fill was understood as, and whether it was new: `created` or `repeated`.
+
+    `voided_at` is null while it counts.
+    """
 
     status: str
     fill_id: str
@@ -74,14 +77,28 @@ class FillAnswer(msgspec.Struct, frozen=True):
     price: Decimal
     fee: Decimal
     filled_at: str
+    voided_at: str | None
+
+
+class VoidFillRow(msgspec.Struct, frozen=True):
+    """A fill of a list that was recorded and voided before: it counts for nothing. `index` is its place, from 0."""
+
+    index: int
+    fill_id: str
+    voided_at: str | None
 
 
 class ImportAnswer(msgspec.Struct, frozen=True):
-    """What became of a list of fills: `imported`, or only `checked`; how many are new, and how many stood already."""
+    """What became of a list of fills: `imported`, or only `checked`; how many are new, and how many stood already.
+
+    `void` counts those that stood already but are void, `void_fills` names them.
+    """
 
     status: str
     created: int
     repeated: int
+    void: int
+    void_fills: list[VoidFillRow]
 
 
 class RefusedFillRow(msgspec.Struct, frozen=True):
@@ -202,8 +219,8 @@ def positions_body(positions: Sequence[Position], cost: CostMethod) -> bytes:
     return encode({"positions": [_position_row(position) for position in positions], "cost": cost})
 
 
-def fill_body(status: str, fill: Fill) -> bytes:
-    """Return the answer to a posted fill."""
+def fill_body(status: str, fill: Fill, voided_at: datetime | None) -> bytes:
+    """Return the answer to a posted fill; `voided_at` tells since when it has counted for nothing."""
     return encode(
         FillAnswer(
             status,
@@ -214,13 +231,19 @@ def fill_body(status: str, fill: Fill) -> bytes:
             plain_number(fill.price),
             plain_number(fill.fee),
             fill.filled_at.isoformat(),
+            iso(voided_at),
         )
     )
 
 
 def import_body(status: str, compared: Comparison) -> bytes:
-    """Return the answer to a list of fills: `{"status":"imported","created":2,"repeated":0}`."""
-    return encode(ImportAnswer(status, len(compared.new), compared.repeated))
+    """Return the answer to a list of fills.
+
+    Sample: `{"status":"imported","created":2,"repeated":0,"void":1,"void_fills":[{"index":2,"fill_id":"f-3",
+    "voided_at":"2025-10-19T14:30:15+00:00"}]}`.
+    """
+    void = [VoidFillRow(one.place, one.fill_id, iso(one.voided_at)) for one in compared.void]
+    return encode(ImportAnswer(status, len(compared.new), compared.repeated, len(void), void))
 
 
 def refused_fills(posted: FillList, conflicts: Iterable[Conflict]) -> list[RefusedFillRow]:

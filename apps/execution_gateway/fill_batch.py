@@ -5,6 +5,8 @@ Pure: what the ledger holds is an argument, and recording is left to the ledger.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
+from types import MappingProxyType
 
 from libs.portfolio.fills import Fill
 
@@ -24,30 +26,50 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
+class VoidRepeat:
+    """A fill that says again what was recorded and voided: it counts for nothing. `place` is that in the list."""
+
+    place: int
+    fill_id: str
+    voided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """Some fills beside a ledger: the new ones in their order, how many say again what stands, and the conflicts."""
+    """Some fills beside a ledger: the new ones in their order, how many say again what counts, and the conflicts.
+
+    `void` are those that say again what was voided.
+    """
 
     new: tuple[Fill, ...]
     repeated: int
     conflicts: tuple[Conflict, ...]
+    void: tuple[VoidRepeat, ...] = ()
 
 
-def compare_fills(fills: Sequence[Fill], recorded: Mapping[str, Fill]) -> Comparison:
-    """Compare `fills` with those `recorded` under the same ids, voided ones included, and with one another."""
+def compare_fills(
+    fills: Sequence[Fill], recorded: Mapping[str, Fill], voided: Mapping[str, datetime] = MappingProxyType({})
+) -> Comparison:
+    """Compare `fills` with those `recorded` under the same ids, voided ones included, and with one another.
+
+    `voided` tells since when those recorded that are void have been so.
+    """
     known = dict(recorded)
     first_places: dict[str, int] = {}
-    new, conflicts, repeated = [], [], 0
+    new, conflicts, void, repeated = [], [], [], 0
     for place, fill in enumerate(fills):
         stands = known.get(fill.fill_id)
         if stands is None:
             known[fill.fill_id] = fill
             first_places[fill.fill_id] = place
             new.append(fill)
-        elif stands == fill:
-            repeated += 1
-        else:
+        elif stands != fill:
             conflicts.append(Conflict(place, _differing(fill, stands), stands, first_places.get(fill.fill_id)))
-    return Comparison(tuple(new), repeated, tuple(conflicts))
+        elif fill.fill_id in voided:
+            void.append(VoidRepeat(place, fill.fill_id, voided[fill.fill_id]))
+        else:
+            repeated += 1
+    return Comparison(tuple(new), repeated, tuple(conflicts), tuple(void))
 
 
 def _differing(fill: Fill, other: Fill) -> tuple[str, ...]:

@@ -129,7 +129,7 @@ class Ledger:
         timeout_s = _time_for(fills)
         try:
             async with self._access.writing(timeout_s) as connection:
-                compared = compare_fills(fills, await self._recorded_among(connection, fills))
+                compared = await self._compared(connection, fills)
                 if not compared.conflicts:
                     rows = [self._row(fill) for fill in compared.new]
                     for start in range(0, len(rows), ROWS_AT_ONCE):
@@ -157,7 +157,7 @@ class Ledger:
     async def compare_fills(self, fills: Sequence[Fill]) -> Comparison:
         """Return what `record_fills` would find now. Changes nothing."""
         async with self._access.reading(_time_for(fills)) as connection:
-            return compare_fills(fills, await self._recorded_among(connection, fills))
+            return await self._compared(connection, fills)
 
     async def void_fill(self, fill_id: str, reason: str) -> RecordedFill:
         """Let a fill count no longer and return it; voiding twice keeps the first reason.
@@ -254,19 +254,29 @@ class Ledger:
                 "and void it"
             ) from error
 
+    async def voided_at(self, fill_id: str) -> datetime | None:
+        """Return since when the fill of this id is void; None while it counts, and when there is none."""
+        found = await self._find(fill_id)
+        return None if found is None else found.voided_at
+
+    async def _compared(self, connection: AsyncConnection, fills: Sequence[Fill]) -> Comparison:
+        found = await self._recorded_among(connection, fills)
+        voided = {fill_id: one.voided_at for fill_id, one in found.items() if one.voided_at is not None}
+        return compare_fills(fills, {fill_id: one.fill for fill_id, one in found.items()}, voided)
+
     async def _find(self, fill_id: str) -> RecordedFill | None:
         async with self._access.reading() as connection:
             row = (await connection.execute(self._recorded_fills().where(FILLS.c.fill_id == fill_id))).first()
             return None if row is None else _recorded_fill(row)
 
-    async def _recorded_among(self, connection: AsyncConnection, fills: Sequence[Fill]) -> dict[str, Fill]:
+    async def _recorded_among(self, connection: AsyncConnection, fills: Sequence[Fill]) -> dict[str, RecordedFill]:
         """Return what is recorded under the ids of `fills`, voided ones included."""
         ids = list({fill.fill_id for fill in fills})
-        query = select(FILLS).where(FILLS.c.account == self.account)
-        found: dict[str, Fill] = {}
+        query = self._recorded_fills()
+        found: dict[str, RecordedFill] = {}
         for start in range(0, len(ids), ROWS_AT_ONCE):
             rows = await connection.execute(query.where(FILLS.c.fill_id.in_(ids[start : start + ROWS_AT_ONCE])))
-            found |= {row.fill_id: _fill(row) for row in rows}
+            found |= {row.fill_id: _recorded_fill(row) for row in rows}
         return found
 
     def _row(self, fill: Fill) -> dict[str, Any]:

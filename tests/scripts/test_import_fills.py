@@ -86,6 +86,18 @@ class TestOnAGateway:
         assert f"{held['f-1']['qty']:f}" == "0.123456789"
         assert (held["f-2"]["symbol"], held["f-2"]["price"]) == ("BRK.B", 100)
 
+    async def test_void_fills_are_named(self, gateway: RunningGateway, fills: Path) -> None:
+        file = write(fills, GOOD, "f-2,KO,sell,7,60,,2025-10-19T14:30:15Z")
+        assert (await run_apart(file, "--url", gateway.base_url))[0] == 0
+        answer = await gateway.client.post("/api/v1/fills/f-2/void", json={"reason": "mistyped"})
+        void = f"'f-2' is VOID since {answer.json()['voided_at']} and counts for nothing"
+        told = f"line 3, column fill_id: {void}: to record it again, give it a new fill_id"
+        for option, summary in (
+            ([], "0 fills imported, 1 were recorded already, 1 are void"),
+            (["--dry-run"], "0 fills would be imported, 1 are recorded already, 1 are void (dry run)"),
+        ):
+            assert await run_apart(file, "--url", gateway.base_url, *option) == (1, [f"{file}: {summary}"], [told])
+
     @pytest.mark.parametrize("option", [[], ["--dry-run"]])
     async def test_every_fault_of_the_file_is_told_by_line_and_column(
         self, gateway: RunningGateway, fills: Path, option: list[str]
@@ -235,6 +247,8 @@ class TestAnswers:
             (Said("<html>"), 2, "not as a gateway does"),
             (Said("[]"), 2, "not as a gateway does"),
             (Said("{}"), 2, "the counts are missing"),
+            (Said('{"created":0,"repeated":0,"void_fills":1}'), 2, "the void fills are no list"),
+            (Said('{"created":0,"repeated":0,"void_fills":[{"index":7}]}'), 2, "a void fill without its place"),
             (Said('{"errors":[{"index":0}]}', 422), 2, "an error without its place"),
             (Said('{"errors":[{"index":1,"detail":"x"}]}', 409), 2, "an error without its place"),
             (Said('{"detail":"no database"}', 503), 2, "the gateway answered 503: no database"),

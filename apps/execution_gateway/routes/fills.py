@@ -74,14 +74,18 @@ def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime
     # The bodies are parsed by hand, from the bytes: pydantic would coerce, and numbers would pass through floats.
     @router.post("", status_code=201, dependencies=writing, openapi_extra=_body(_FILL_SCHEMA))
     async def record_fill(request: Request) -> Response:
-        """Record a fill once: 201; the same again: 200 and no effect; the same id with other content: 409."""
+        """Record a fill once: 201; the same again: 200 and no effect; the same id with other content: 409.
+
+        A voided fill stays void: then `voided_at` tells that it counts for nothing.
+        """
         fill = parse_fill(await request.body(), now())
         recorded = await ledger.record_fill(fill)
         if recorded is Recorded.CREATED:
             log.info("fill_recorded", fill_id=fill.fill_id, symbol=fill.symbol, side=fill.side, qty=str(fill.qty))
             on_change([fill.symbol])
-        status = 201 if recorded is Recorded.CREATED else 200
-        return Response(fill_body(recorded, fill), status, media_type=JSON)
+        if recorded is Recorded.CREATED:
+            return Response(fill_body(recorded, fill, None), 201, media_type=JSON)
+        return Response(fill_body(recorded, fill, await ledger.voided_at(fill.fill_id)), 200, media_type=JSON)
 
     @router.post("/import", dependencies=writing, openapi_extra=_body(_IMPORT_SCHEMA))
     async def import_fills(request: Request, dry_run: bool = False) -> Response:
@@ -99,14 +103,8 @@ def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime
         if refused:
             raise _all_refused(422 if posted.malformed else 409, refused)
         if not is_check:
-            _tell_of_import(compared)
+            _tell_of_import(compared, on_change)
         return Response(import_body("checked" if is_check else "imported", compared), media_type=JSON)
-
-    def _tell_of_import(compared: Comparison) -> None:
-        symbols = {fill.symbol for fill in compared.new}
-        log.info("fills_imported", created=len(compared.new), repeated=compared.repeated, symbols=len(symbols))
-        if symbols:
-            on_change(symbols)
 
     # An id may hold slashes: `path` lets them through.
     @router.post("/{fill_id:path}/void", dependencies=writing, openapi_extra=_body(_VOID_SCHEMA))
@@ -130,6 +128,14 @@ def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime
 async def refuse_writing() -> None:
     """Answer 409: the ledger mirrors an account."""
     raise MirroredAccountError
+
+
+def _tell_of_import(compared: Comparison, on_change: OnChange) -> None:
+    symbols = {fill.symbol for fill in compared.new}
+    created, void = len(compared.new), len(compared.void)
+    log.info("fills_imported", created=created, repeated=compared.repeated, void=void, symbols=len(symbols))
+    if symbols:
+        on_change(symbols)
 
 
 def _refuse_unknown_parameters(request: Request) -> None:

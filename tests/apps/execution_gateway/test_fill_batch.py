@@ -1,9 +1,10 @@
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.execution_gateway.fill_batch import Comparison, Conflict, compare_fills
+from apps.execution_gateway.fill_batch import Comparison, Conflict, VoidRepeat, compare_fills
 from libs.portfolio.fills import Fill
 from tests.support.portfolio import fill, fill_lists
 
@@ -18,6 +19,14 @@ def test_what_says_the_same_again_is_repeated():
     assert compare_fills([ONE, TWO, replace(TWO)], {"1": fill("1.000", "10.0", fill_id="1")}) == Comparison(
         (TWO,), 2, ()
     )
+
+
+def test_what_says_again_what_was_voided_is_told_apart():
+    since = datetime(2025, 10, 20, tzinfo=UTC)
+    other = replace(ONE, qty=ONE.qty + 1)
+    compared = compare_fills([TWO, ONE, other, ONE], {"1": ONE, "2": TWO}, {"1": since})
+    assert (compared.repeated, compared.new, len(compared.conflicts)) == (1, (), 1)
+    assert compared.void == (VoidRepeat(1, "1", since), VoidRepeat(3, "1", since))
 
 
 def test_what_contradicts_the_ledger():

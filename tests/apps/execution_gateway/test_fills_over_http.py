@@ -29,7 +29,7 @@ async def post(gateway: RunningGateway, body: object) -> tuple[int, dict[str, ob
 async def test_a_fill_counts_once(running_gateway: RunningGateway):
     assert (await post(running_gateway, fill()))[0] == 201
     status, body = await post(running_gateway, fill(price="150.1234567890"))
-    assert (status, body["status"]) == (200, "repeated")
+    assert (status, body["status"], body["voided_at"]) == (200, "repeated", None)
     status, problem = await post(running_gateway, fill(qty=101))
     assert (status, problem["fields"]) == (409, ["qty"])
     (position,) = (await running_gateway.get("/api/v1/positions"))["positions"]
@@ -110,14 +110,33 @@ async def post_list(gateway: RunningGateway, fills: object, query: str = "") -> 
     return response.status_code, decode(response.content)
 
 
+def counts(status: str, created: int, repeated: int) -> dict[str, object]:
+    return {"status": status, "created": created, "repeated": repeated, "void": 0, "void_fills": []}
+
+
+async def test_a_void_fill_said_again_is_told_and_counts_for_nothing(running_gateway: RunningGateway):
+    status, created = await post(running_gateway, fill(fill_id="wrong"))
+    assert (status, created["voided_at"]) == (201, None)
+    voided = (await running_gateway.client.post(f"{FILLS}/wrong/void", json={"reason": "x"})).json()["voided_at"]
+    status, again = await post(running_gateway, fill(fill_id="wrong"))
+    assert (status, again["status"], again["voided_at"]) == (200, "repeated", voided)
+    fills = [fill(fill_id="new"), fill(fill_id="wrong")]
+    void = {"void": 1, "void_fills": [{"index": 1, "fill_id": "wrong", "voided_at": voided}]}
+    assert await post_list(running_gateway, fills, "?dry_run=true") == (200, counts("checked", 1, 0) | void)
+    assert await post_list(running_gateway, fills) == (200, counts("imported", 1, 0) | void)
+    assert await post_list(running_gateway, fills) == (200, counts("imported", 0, 1) | void)
+    (position,) = (await running_gateway.get("/api/v1/positions"))["positions"]
+    assert position["qty"] == 100
+
+
 async def test_a_list_is_imported_once(running_gateway: RunningGateway):
     fills = [fill(fill_id=str(number), symbol=symbol) for number, symbol in enumerate(["AAPL", "MSFT", "AAPL"])]
-    nothing_yet = {"status": "checked", "created": 3, "repeated": 0}
+    nothing_yet = counts("checked", 3, 0)
     assert await post_list(running_gateway, fills, "?dry_run=true") == (200, nothing_yet)
     assert (await running_gateway.get(FILLS))["fills"] == []
-    assert await post_list(running_gateway, fills) == (200, {"status": "imported", "created": 3, "repeated": 0})
-    assert await post_list(running_gateway, fills) == (200, {"status": "imported", "created": 0, "repeated": 3})
-    assert await post_list(running_gateway, []) == (200, {"status": "imported", "created": 0, "repeated": 0})
+    assert await post_list(running_gateway, fills) == (200, counts("imported", 3, 0))
+    assert await post_list(running_gateway, fills) == (200, counts("imported", 0, 3))
+    assert await post_list(running_gateway, []) == (200, counts("imported", 0, 0))
     held = (await running_gateway.get("/api/v1/positions"))["positions"]
     assert {row["symbol"]: row["qty"] for row in held} == {"AAPL": 200, "MSFT": 100}
 
@@ -167,7 +186,7 @@ async def test_a_body_that_is_no_list(running_gateway: RunningGateway, content: 
 async def test_only_an_import_may_be_long(running_gateway: RunningGateway):
     # As many as may come at once, with ids as long as they may be.
     fills = [fill(fill_id=f"{number:0128}", symbol=f"S{number % 50}") for number in range(10_000)]
-    assert await post_list(running_gateway, fills) == (200, {"status": "imported", "created": 10_000, "repeated": 0})
+    assert await post_list(running_gateway, fills) == (200, counts("imported", 10_000, 0))
     assert len((await running_gateway.get("/api/v1/positions"))["positions"]) == 50
     too_long = b" " * (16 * 1024 * 1024 + 1)
     assert (await running_gateway.client.post(f"{FILLS}/import", content=too_long)).status_code == 413
