@@ -21,6 +21,7 @@ PURE = (
     "apps/execution_gateway/fill_input.py",
     "apps/execution_gateway/history_input.py",
     "apps/execution_gateway/input_fields.py",
+    "apps/execution_gateway/page_cursor.py",
     "apps/execution_gateway/parity_report.py",
     "apps/execution_gateway/pnl_history.py",
     "apps/execution_gateway/price_book.py",

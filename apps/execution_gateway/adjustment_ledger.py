@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, LedgerAccess, can_be_recorded
+from apps.execution_gateway.page_cursor import decode_cursor, encode_cursor, older_than
 from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.book import Voiding
@@ -45,6 +46,14 @@ class RecordedAdjustment:
     recorded_at: datetime
     voided_at: datetime | None
     void_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustmentPage:
+    """Some adjustments, newest first, and the cursor of the next page; None on the last."""
+
+    adjustments: tuple[RecordedAdjustment, ...]
+    next: str | None
 
 
 class AdjustmentLedger:
@@ -102,13 +111,24 @@ class AdjustmentLedger:
             raise AdjustmentNotFoundError(adjustment_id)
         return _recorded_adjustment(found)
 
-    async def newest(self, limit: int, symbol: str | None = None) -> tuple[RecordedAdjustment, ...]:
-        """Return up to `limit` adjustments by effective time, newest first, voided ones included."""
-        query = self._recorded().order_by(ADJUSTMENTS.c.effective_at.desc(), ADJUSTMENTS.c.seq.desc()).limit(limit)
+    async def page(self, limit: int, symbol: str | None = None, after: str | None = None) -> AdjustmentPage:
+        """Return up to `limit` adjustments by effective time, newest first, voided ones included.
+
+        `after` is the `next` of the page before. Raises MalformedCursorError.
+        """
+        query = self._recorded()
         if symbol is not None:
             query = query.where((ADJUSTMENTS.c.symbol == symbol) | (ADJUSTMENTS.c.new_symbol == symbol))
+        if after is not None:
+            query = query.where(older_than(decode_cursor(after), ADJUSTMENTS.c.effective_at, ADJUSTMENTS.c.seq))
+        # One row more than asked for tells whether there is a next page.
+        query = query.order_by(ADJUSTMENTS.c.effective_at.desc(), ADJUSTMENTS.c.seq.desc()).limit(limit + 1)
         async with self._access.reading() as connection:
-            return tuple(_recorded_adjustment(row) for row in await connection.execute(query))
+            found = tuple(_recorded_adjustment(row) for row in await connection.execute(query))
+        page = found[:limit]
+        if len(found) <= limit:
+            return AdjustmentPage(page, None)
+        return AdjustmentPage(page, encode_cursor(page[-1].adjustment.effective_at, page[-1].seq))
 
     async def after(self, seq: int) -> list[Arrival]:
         """Return what was recorded after sequence number `seq`."""

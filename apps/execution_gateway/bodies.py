@@ -9,7 +9,7 @@ from typing import Any, Final, get_type_hints
 import msgspec
 
 from apps.execution_gateway.account_view import AccountView, MirrorHealth
-from apps.execution_gateway.adjustment_ledger import RecordedAdjustment
+from apps.execution_gateway.adjustment_ledger import AdjustmentPage, RecordedAdjustment
 from apps.execution_gateway.fill_batch import Comparison, Conflict
 from apps.execution_gateway.fill_input import FillList
 from apps.execution_gateway.ledger import FillPage, RecordedFill
@@ -274,16 +274,12 @@ def adjustment_body(status: str, adjustment: Adjustment) -> bytes:
 
 def adjustments_body(recorded: Iterable[RecordedAdjustment]) -> bytes:
     """Return adjustments with their history: `{"adjustments":[…]}`."""
-    rows = [
-        {
-            **_adjustment_fields(one.adjustment),
-            "recorded_at": iso(one.recorded_at),
-            "voided_at": iso(one.voided_at),
-            "void_reason": one.void_reason,
-        }
-        for one in recorded
-    ]
-    return encode({"adjustments": rows})
+    return encode({"adjustments": _adjustment_rows(recorded)})
+
+
+def adjustment_page_body(page: AdjustmentPage) -> bytes:
+    """Return a page of the adjustments: `{"adjustments":[…],"next":null}`."""
+    return encode({"adjustments": _adjustment_rows(page.adjustments), "next": page.next})
 
 
 def market_body(market: MarketView) -> dict[str, str | None]:
@@ -308,6 +304,18 @@ def _conflict_row(posted: FillList, conflict: Conflict) -> RefusedFillRow:
         other = posted.places[conflict.earlier_place]
         detail = f"{fill_id!r} stands earlier in the list with another {differing}: give each fill a fill_id of its own"
     return RefusedFillRow(posted.places[conflict.place], fill_id, "fill_id", detail, other)
+
+
+def _adjustment_rows(recorded: Iterable[RecordedAdjustment]) -> list[dict[str, object]]:
+    return [
+        {
+            **_adjustment_fields(one.adjustment),
+            "recorded_at": iso(one.recorded_at),
+            "voided_at": iso(one.voided_at),
+            "void_reason": one.void_reason,
+        }
+        for one in recorded
+    ]
 
 
 def _adjustment_fields(adjustment: Adjustment) -> dict[str, object]:

@@ -4,8 +4,6 @@ Every question goes to the database, a cheap one at least: while it cannot be re
 """
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +19,7 @@ from apps.execution_gateway.database import CALL_TIMEOUT_S, DatabaseUnavailableE
 from apps.execution_gateway.fill_batch import Comparison, compare_fills
 from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, LedgerAccess, can_be_recorded
 from apps.execution_gateway.mirror_state import MirrorStateStore
+from apps.execution_gateway.page_cursor import decode_cursor, encode_cursor, older_than
 from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS, FILL_VOIDS, FILLS
 from libs.portfolio.book import Book, News, Revision, Voiding, advance
 from libs.portfolio.entries import Arrival
@@ -61,10 +60,6 @@ class MirroredAccountError(Exception):
             "the positions mirror the Alpaca account (POSITION_SOURCE=alpaca): fills and adjustments come from there; "
             "to keep a ledger of your own, set POSITION_SOURCE=ledger"
         )
-
-
-class MalformedCursorError(ValueError):
-    """The text is no cursor of ours. Begin again without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +182,13 @@ class Ledger:
         if symbol is not None:
             query = query.where(FILLS.c.symbol == symbol)
         if after is not None:
-            query = query.where(_older_than(*_decode_cursor(after)))
+            query = query.where(older_than(decode_cursor(after), FILLS.c.filled_at, FILLS.c.seq))
         # One row more than asked for tells whether there is a next page.
         query = query.order_by(FILLS.c.filled_at.desc(), FILLS.c.seq.desc()).limit(limit + 1)
         async with self._access.reading() as connection:
             found = tuple(_recorded_fill(row) for row in await connection.execute(query))
         page = found[:limit]
-        return FillPage(page, _encode_cursor(page[-1]) if len(found) > limit else None)
+        return FillPage(page, encode_cursor(page[-1].fill.filled_at, page[-1].seq) if len(found) > limit else None)
 
     async def fills_since(self, moment: datetime) -> list[RecordedFill]:
         """Return the fills of `moment` and after, and those recorded since then, oldest first, voided ones included."""
@@ -344,27 +339,5 @@ def _recorded_fill(row: Row[Any]) -> RecordedFill:
     return RecordedFill(_fill(row), row.seq, row.recorded_at, row.voided_at, row.reason)
 
 
-def _older_than(filled_at: datetime, seq: int) -> ColumnElement[bool]:
-    return or_(FILLS.c.filled_at < filled_at, and_(FILLS.c.filled_at == filled_at, FILLS.c.seq < seq))
-
-
 def _newer_than(filled_at: datetime, seq: int) -> ColumnElement[bool]:
     return or_(FILLS.c.filled_at > filled_at, and_(FILLS.c.filled_at == filled_at, FILLS.c.seq > seq))
-
-
-def _encode_cursor(last: RecordedFill) -> str:
-    plain = f"{last.fill.filled_at.isoformat()} {last.seq}"
-    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
-
-
-def _decode_cursor(cursor: str) -> tuple[datetime, int]:
-    try:
-        plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-        filled_at, _, seq = plain.partition(" ")
-        place = datetime.fromisoformat(filled_at), int(seq)
-    except (binascii.Error, ValueError) as error:
-        raise MalformedCursorError(f"{cursor[:40]!r} is not a cursor of this list") from error
-    # We only ever write UTC; other zones could name instants before the year 1.
-    if place[0].tzinfo is not UTC or not 0 <= place[1] < 2**63:
-        raise MalformedCursorError(f"{cursor[:40]!r} is not a cursor of this list")
-    return place

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from apps.execution_gateway.adjustment_input import KEYS, parse_adjustment
 from apps.execution_gateway.adjustment_ledger import AdjustmentLedger
-from apps.execution_gateway.bodies import adjustment_body, adjustments_body
+from apps.execution_gateway.bodies import adjustment_body, adjustment_page_body, adjustments_body
 from apps.execution_gateway.fill_input import parse_query, parse_void
 from apps.execution_gateway.routes.fills import refuse_writing
 from libs.portfolio.adjustments import AdjustmentKind
@@ -68,9 +68,12 @@ def adjustments_routes(
         return Response(adjustments_body([voided]), media_type=JSON)
 
     @router.get("")
-    async def list_adjustments(symbol: str | None = None, limit: str | None = None) -> Response:
-        """List adjustments, newest first, voided ones included."""
-        query = parse_query(symbol, limit, None)
-        return Response(adjustments_body(await ledger.newest(query.limit, query.symbol)), media_type=JSON)
+    async def list_adjustments(
+        symbol: str | None = None, limit: str | None = None, after: str | None = None
+    ) -> Response:
+        """List adjustments, newest first, voided ones included; `next` of one answer is `after` of the next request."""
+        query = parse_query(symbol, limit, after)
+        page = await ledger.page(query.limit, query.symbol, query.after)
+        return Response(adjustment_page_body(page), media_type=JSON)
 
     return router

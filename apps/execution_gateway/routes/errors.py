@@ -11,9 +11,9 @@ from apps.execution_gateway.input_fields import InvalidInputError
 from apps.execution_gateway.ledger import (
     FillConflictError,
     FillNotFoundError,
-    MalformedCursorError,
     MirroredAccountError,
 )
+from apps.execution_gateway.page_cursor import MalformedCursorError
 from apps.execution_gateway.parity_report import NoAccountError
 from apps.execution_gateway.pnl_feed import TooManyReadersError
 from libs.market_data.alpaca_rest import AlpacaRestError

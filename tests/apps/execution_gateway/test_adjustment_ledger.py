@@ -46,7 +46,7 @@ def fee(adjustment_id: str, after: timedelta = HOUR, **fields: object) -> Adjust
 async def test_no_digit_and_no_letter_is_lost_on_the_way_through(ledger: Ledger) -> None:
     for one in EVERY_KIND:
         assert await ledger.adjustments.record(one)
-    found = await ledger.adjustments.newest(100)
+    found = (await ledger.adjustments.page(100)).adjustments
     assert {one.adjustment.adjustment_id: one.adjustment for one in found} == {
         one.adjustment_id: one for one in EVERY_KIND
     }
@@ -60,7 +60,7 @@ async def test_it_counts_once(ledger: Ledger) -> None:
     # The same in other words.
     again = replace(SPLIT, ratio_new=Decimal("10.00"), effective_at=OPENING.astimezone(tz=None))
     assert not await ledger.adjustments.record(again)
-    assert len(await ledger.adjustments.newest(10)) == 1
+    assert len((await ledger.adjustments.page(10)).adjustments) == 1
 
 
 async def test_other_content_under_the_same_id_is_refused_by_name(ledger: Ledger) -> None:
@@ -84,7 +84,7 @@ async def test_a_void_one_stays_void(ledger: Ledger) -> None:
         assert (voided.adjustment, voided.void_reason, voided.voided_at) == (SPLIT, "mistyped", NOW)
     assert not await ledger.adjustments.record(SPLIT)
     assert (await ledger.book()).positions["AAPL"].qty == 1
-    (listed,) = await ledger.adjustments.newest(10)
+    (listed,) = (await ledger.adjustments.page(10)).adjustments
     assert listed.void_reason == "mistyped"
     assert len(await ledger.adjustments.voids_after(0)) == 1
 
@@ -104,7 +104,7 @@ async def test_the_list_is_by_effective_time_then_as_recorded(ledger: Ledger) ->
     await ledger.adjustments.record(rename)
 
     async def ids(limit: int, symbol: str | None = None) -> list[str]:
-        return [one.adjustment.adjustment_id for one in await ledger.adjustments.newest(limit, symbol)]
+        return [one.adjustment.adjustment_id for one in (await ledger.adjustments.page(limit, symbol)).adjustments]
 
     assert await ids(10) == ["3", "2 too", "2", "1", "0"]
     assert await ids(2) == ["3", "2 too"]
@@ -120,7 +120,7 @@ async def test_of_a_list_those_not_known_are_recorded(ledger: Ledger, monkeypatc
     told = [fee(str(number), number * HOUR) for number in range(5)]
     assert await ledger.adjustments.record_unknown(told) == (told[0], told[1], told[3], told[4])
     assert await ledger.adjustments.record_unknown(told) == ()
-    standing = {one.adjustment.adjustment_id: one.adjustment for one in await ledger.adjustments.newest(10)}
+    standing = {one.adjustment.adjustment_id: one.adjustment for one in (await ledger.adjustments.page(10)).adjustments}
     assert standing["2"] == fee("2"), "the first stands, void or not"
 
 
@@ -131,7 +131,7 @@ async def test_accounts_do_not_see_each_other(engine: AsyncEngine, ledger: Ledge
     await other.adjustments.void("a", "x")
     assert (await ledger.book()).positions["AAPL"].fees == 1
     assert (await other.book()).positions == {}
-    (ours,) = await ledger.adjustments.newest(10)
+    (ours,) = (await ledger.adjustments.page(10)).adjustments
     assert (ours.adjustment.amount, ours.voided_at) == (1, None)
     assert [one.entry for one in await other.adjustments.after(0)] == [fee("a", amount=2)]
 
@@ -143,7 +143,7 @@ async def test_concurrent_repeats_record_one(database: str, ledger: Ledger) -> N
     assert sorted(recorded) == [*[False] * 7, True]
     await asyncio.gather(*(ledgers[turn % 2].adjustments.void("split", str(turn)) for turn in range(8)))
     assert [len(await one.adjustments.voids_after(0)) for one in ledgers] == [1, 1]
-    assert [len(await one.adjustments.newest(10)) for one in ledgers] == [1, 1]
+    assert [len((await one.adjustments.page(10)).adjustments) for one in ledgers] == [1, 1]
     await second.dispose()
 
 

@@ -311,6 +311,22 @@ class TestRecording:
         for query in ("limit=0", "limit=1001", "limit=x", "symbol=price:x"):
             assert (await running_gateway.client.get(f"{ADJUSTMENTS}?{query}")).status_code == 422
 
+    async def test_the_list_comes_in_pages(self, running_gateway: RunningGateway) -> None:
+        # Two of each day: ties are told apart by arrival.
+        for number in range(5):
+            await record(
+                running_gateway, kind="fee", adjustment_id=str(number), amount=1, date=f"2025-10-0{1 + number // 2}"
+            )
+        found, after = [], ""
+        for length in (2, 2, 1):
+            page = await running_gateway.get(f"{ADJUSTMENTS}?limit=2&symbol=aapl&after={after}")
+            assert len(page["adjustments"]) == length
+            found += [row["adjustment_id"] for row in page["adjustments"]]
+            after = page["next"]
+        assert (found, after) == (["4", "3", "2", "1", "0"], None)
+        response = await running_gateway.client.get(f"{ADJUSTMENTS}?after=nonsense")
+        assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "after")
+
     async def test_they_outlive_the_gateway(self, tmp_path: Path, redis_url: str) -> None:
         async with serving(settings_in(tmp_path, redis_url)) as gateway:
             await buy(gateway, "0.123456789", 1200)

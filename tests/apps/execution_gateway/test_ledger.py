@@ -15,9 +15,9 @@ from apps.execution_gateway.ledger import (
     FillConflictError,
     FillNotFoundError,
     Ledger,
-    MalformedCursorError,
     Recorded,
 )
+from apps.execution_gateway.page_cursor import MalformedCursorError
 from apps.execution_gateway.tables import FILLS
 from libs.portfolio.book import Book, Revision
 from libs.portfolio.fills import Fill
