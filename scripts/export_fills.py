@@ -1,6 +1,7 @@
 """Writes the ledger's fills to a CSV file that can be imported again: `python -m scripts.export_fills [FILE]`.
 
-Oldest first, without the voided ones; the file appears whole or not at all.
+Oldest first, without the voided ones; the file appears whole or not at all. Adjustments have no place in it: how many
+stand is said.
 Exit codes: 0 done; 1 the file cannot be written; 2 gateway out of reach, or wrong usage.
 """
 
@@ -23,21 +24,40 @@ _PAGE: Final = 1000
 
 async def fetch_fills(gateway_url: str, token: str | None) -> list[dict[str, Any]]:
     """Return every fill of the ledger in the order of application, voided ones included. Raises GatewayError."""
-    newest_first: list[dict[str, Any]] = []
-    url = first = f"{gateway_url}/api/v1/fills?limit={_PAGE}"
+    return (await _fetch(gateway_url, token, "fills"))[::-1]
+
+
+async def count_adjustments(gateway_url: str, token: str | None) -> int:
+    """Return how many adjustments count in the ledger. Raises GatewayError."""
+    every = await _fetch(gateway_url, token, "adjustments")
+    try:
+        return sum(one["voided_at"] is None for one in every)
+    except (KeyError, TypeError) as error:
+        raise GatewayError(f"the gateway lists something else than adjustments: {error}") from error
+
+
+async def _fetch(gateway_url: str, token: str | None, noun: str) -> list[dict[str, Any]]:
+    """Return every entry of a list that comes in pages, in the order of the pages."""
+    found: list[dict[str, Any]] = []
+    url = first = f"{gateway_url}/api/v1/{noun}?limit={_PAGE}"
     async with client() as http:
         while True:
             answer = await ask(http, url, token)
             if answer.error is not None:
                 raise GatewayError(f"{answer.url} {answer.error}")
-            match answer.body:
-                case {"fills": [*fills], "next": None}:
-                    return [*newest_first, *fills][::-1]
-                case {"fills": [_, *_] as fills, "next": str(cursor)}:
-                    newest_first += fills
+            body = answer.body or {}
+            match body.get(noun), body.get("next", ...):
+                case [*entries], None:
+                    return [*found, *entries]
+                case [_, *_] as entries, str(cursor):
+                    found += entries
                     url = f"{first}&after={quote(cursor)}"
                 case _:
-                    raise GatewayError(f"{answer.url} answered without a page of fills")
+                    raise GatewayError(f"{answer.url} answered without a page of {noun}")
+
+
+async def _fetch_all(gateway_url: str, token: str | None) -> tuple[list[dict[str, Any]], int]:
+    return await fetch_fills(gateway_url, token), await count_adjustments(gateway_url, token)
 
 
 def _export(name: str, every: Sequence[Mapping[str, Any]], *, with_voids: bool) -> None:
@@ -53,6 +73,16 @@ def _export(name: str, every: Sequence[Mapping[str, Any]], *, with_voids: bool) 
     print(f"{len(fills)} fills exported{'' if name == '-' else f' to {name}'}", file=sys.stderr)
     if len(fills) > MAX_FILLS:
         print(f"an import takes {MAX_FILLS:,} at once: split the file before, oldest fills first", file=sys.stderr)
+
+
+def _tell_adjustments(count: int) -> None:
+    if count:
+        what = "1 adjustment of the ledger is" if count == 1 else f"{count} adjustments of the ledger are"
+        print(
+            f"{what} not in the file (splits, renames, dividends, fees, transfers): see them with "
+            'make adjust ARGS="list", and record them where the fills go with make adjust',
+            file=sys.stderr,
+        )
 
 
 def _write(target: Path, content: bytes) -> None:
@@ -93,8 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load_settings(LocalServicesSettings)
     gateway_url = asked.url or settings.gateway_url
     try:
-        every = asyncio.run(fetch_fills(gateway_url, settings.token))
+        every, adjustments = asyncio.run(_fetch_all(gateway_url, settings.token))
         _export(asked.file, every, with_voids=asked.all)
+        _tell_adjustments(adjustments)
     except OSError as error:
         print(f"cannot write {asked.file}: {error.strerror or error}", file=sys.stderr)
         return 1

@@ -31,6 +31,7 @@ from tests.support.sqlite_threads import sqlite_threads_ended
 
 ROOT = Path(__file__).parents[2]
 FILLS = "/api/v1/fills"
+ADJUSTMENTS = "/api/v1/adjustments"
 HEADER = ",".join(COLUMNS)
 POSITIONS = "/api/v1/positions"
 NOW = datetime(2025, 12, 1, tzinfo=UTC)
@@ -39,6 +40,7 @@ NOW = datetime(2025, 12, 1, tzinfo=UTC)
 @pytest.fixture
 async def server() -> AsyncIterator[ScriptedHttp]:
     async with scripted_http() as script:
+        script.say(ADJUSTMENTS, '{"adjustments":[],"next":null}')
         yield script
 
 
@@ -176,7 +178,7 @@ async def test_pages_are_asked_for_one_after_the_other(
     monkeypatch.setenv("API_TOKEN", "hush")
     assert await export("-") == 0
     assert [line[:1] for line in capsys.readouterr().out.splitlines()[1:]] == ["1", "2"]
-    assert [asked.query.get("after") for asked in server.asked] == [None, "a-_b"]
+    assert [asked.query.get("after") for asked in server.asked if asked.path == FILLS] == [None, "a-_b"]
     assert {asked.headers["Authorization"] for asked in server.asked} == {"Bearer hush"}
 
 
@@ -187,6 +189,49 @@ async def test_more_than_an_import_takes_is_said(server: ScriptedHttp, capsys: p
         "10001 fills exported",
         "an import takes 10,000 at once: split the file before, oldest fills first",
     ]
+
+
+async def test_the_adjustments_that_count_are_said_to_be_missing(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export_fills, "_PAGE", 2)
+    # The engine of the test above lives as long as this module.
+    async with serving(settings_in(tmp_path, redis_url), is_alone=False) as gateway:
+        await gateway.fill("AAPL", 1, 150)
+        for number in range(3):
+            fee = {"adjustment_id": str(number), "kind": "fee", "symbol": "AAPL", "reason": "why", "amount": 1}
+            answer = await gateway.client.post(ADJUSTMENTS, json=fee | {"date": "2025-10-10"})
+            assert answer.status_code == 201
+        await gateway.client.post(f"{ADJUSTMENTS}/1/void", json={"reason": "mistyped"})
+        assert await export("fills.csv", "--url", gateway.base_url) == 0
+        await gateway.client.post(f"{ADJUSTMENTS}/2/void", json={"reason": "mistyped"})
+        assert await export("fills.csv", "--url", gateway.base_url) == 0
+        await gateway.client.post(f"{ADJUSTMENTS}/0/void", json={"reason": "mistyped"})
+        assert await export("fills.csv", "--url", gateway.base_url) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "export" in line or "adjustment" in line]
+    first, two, second, one, third = told
+    assert first == second == third == "1 fills exported to fills.csv"
+    assert two.startswith("2 adjustments of the ledger are not in the file (splits")
+    assert two.endswith("and record them where the fills go with make adjust")
+    assert one.startswith("1 adjustment of the ledger is not in the file")
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        (Said('{"detail":"no database"}', 503), "answered 503: no database"),
+        (Said("{}"), "without a page of adjustments"),
+        (Said('{"adjustments":[1],"next":null}'), "something else than adjustments"),
+    ],
+)
+async def test_adjustments_that_cannot_be_read_are_not_none(
+    server: ScriptedHttp, tmp_path: Path, capsys: pytest.CaptureFixture[str], said: Said, complaint: str
+) -> None:
+    server.say(FILLS, f'{{"fills":[{ONE}],"next":null}}')
+    server.say(ADJUSTMENTS, said)
+    assert await export("fills.csv", "--url", server.url) == 2
+    assert complaint in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
