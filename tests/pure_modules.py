@@ -24,6 +24,7 @@ PURE = (
     "apps/execution_gateway/page_cursor.py",
     "apps/execution_gateway/parity_report.py",
     "apps/execution_gateway/pnl_history.py",
+    "apps/execution_gateway/postgres_options.py",
     "apps/execution_gateway/price_book.py",
     "libs/broker/account_messages.py",
     "libs/broker/commands.py",

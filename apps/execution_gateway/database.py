@@ -19,6 +19,8 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError, IntegrityError, SQ
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from apps.execution_gateway.postgres_options import CERTIFICATE_FILES, read_options
+
 CALL_TIMEOUT_S: Final = 2.0
 """The longest that one call to the database may take."""
 SQLITE_LOCK_WAIT_S: Final = 1.5
@@ -61,7 +63,8 @@ class DatabaseUnavailableError(DatabaseError, BookUnavailableError):
 def parse_database_url(text: str) -> URL:
     """Return the URL with the asynchronous driver of its kind; a SQLite path is made absolute.
 
-    Accepts `sqlite:///`, `sqlite+aiosqlite:///`, `postgresql://` and `postgresql+asyncpg://`.
+    Accepts `sqlite:///`, `sqlite+aiosqlite:///`, `postgresql://` and `postgresql+asyncpg://`, the latter two with the
+    options in `postgres_options.py`.
     Raises MalformedDatabaseUrlError for anything else, in-memory SQLite included.
     """
     try:
@@ -85,12 +88,7 @@ def create_engine(database_url: str) -> AsyncEngine:
     """
     url = parse_database_url(database_url)
     if url.get_backend_name() == "postgresql":
-        # Loaded here: only those with a PostgreSQL need its driver.
-        from apps.execution_gateway.postgres_connection import connect_arguments
-
-        # Pinged before each use: connections that a restart of the server has cut are replaced unnoticed.
-        arguments = connect_arguments(CALL_TIMEOUT_S)
-        return create_async_engine(url, pool_pre_ping=True, pool_timeout=CALL_TIMEOUT_S, connect_args=arguments)
+        return _postgres_engine(url)
     uri = url.set(database=f"file:{quote(url.database or '')}", query={"mode": "rw", "uri": "true"})
     engine = create_async_engine(
         uri, pool_size=_SQLITE_CONNECTIONS, max_overflow=0, pool_timeout=CALL_TIMEOUT_S,
@@ -162,10 +160,22 @@ async def database_call(timeout_s: float = CALL_TIMEOUT_S) -> AsyncIterator[None
 
 
 def _postgres_url(url: URL) -> URL:
-    """Pass on libpq's `sslmode` under the name that asyncpg's dialect knows."""
-    if "sslmode" not in url.query:
-        return url
-    return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": url.query["sslmode"]})
+    try:
+        return url.set(query=read_options(url.query))
+    except ValueError as error:
+        raise MalformedDatabaseUrlError(f"DATABASE_URL {error}") from None
+
+
+def _postgres_engine(url: URL) -> AsyncEngine:
+    # Loaded here: only those with a PostgreSQL need its driver.
+    from apps.execution_gateway.postgres_connection import connect_arguments
+
+    arguments = connect_arguments(CALL_TIMEOUT_S, url.query)
+    # Pinged before each use: connections that a restart of the server has cut are replaced unnoticed.
+    return create_async_engine(
+        url.difference_update_query(["application_name", *CERTIFICATE_FILES]),
+        pool_pre_ping=True, pool_timeout=CALL_TIMEOUT_S, connect_args=arguments,
+    )  # fmt: skip
 
 
 def _sqlite_url(url: URL) -> URL:

@@ -6,9 +6,12 @@ answers hold up an answer of ours.
 
 import asyncio
 import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import asyncpg
+
+from apps.execution_gateway.postgres_options import certificate_dsn
 
 CLOSE_TIMEOUT_S: Final = 0.2
 """How long a goodbye may take; then the connection is dropped. The driver's own 2 s would double each time-out."""
@@ -57,6 +60,16 @@ class PromptConnection(asyncpg.Connection):  # type: ignore[misc]  # the driver 
             await super().close(timeout=CLOSE_TIMEOUT_S if timeout is None else min(timeout, CLOSE_TIMEOUT_S))
 
 
-def connect_arguments(timeout_s: float) -> dict[str, Any]:
-    """Return what the driver is given for each connection, beside its address; `timeout_s` bounds the connecting."""
-    return {"timeout": timeout_s, "server_settings": dict(SERVER_SETTINGS), "connection_class": PromptConnection}
+def connect_arguments(timeout_s: float, options: Mapping[str, str | Sequence[str]]) -> dict[str, Any]:
+    """Return what the driver is given for each connection, beside its address; `timeout_s` bounds the connecting.
+
+    `options` are the address's own, as `postgres_options.read_options` returns them.
+    """
+    name = options.get("application_name", SERVER_SETTINGS["application_name"])
+    arguments = {
+        "timeout": timeout_s,
+        "server_settings": {**SERVER_SETTINGS, "application_name": name},
+        "connection_class": PromptConnection,
+    }
+    dsn = certificate_dsn(options)
+    return arguments if dsn is None else {**arguments, "dsn": dsn}

@@ -25,6 +25,7 @@ from apps.execution_gateway.database import (
     parse_database_url,
 )
 from apps.execution_gateway.tables import FILL_VOIDS, FILLS, METADATA, ExactDecimal, UtcDateTime
+from tests.support.postgres import PostgresServer
 from tests.support.sqlite_threads import sqlite_threads_ended
 
 
@@ -65,6 +66,15 @@ async def tables_of(engine: AsyncEngine) -> set[str]:
         ("postgresql://u:p@db:5433/m", "postgresql+asyncpg://u:p@db:5433/m"),
         ("postgresql+asyncpg://db/m", "postgresql+asyncpg://db/m"),
         ("postgresql://db/m?sslmode=require", "postgresql+asyncpg://db/m?ssl=require"),
+        ("postgresql:///m?host=/run/postgresql", "postgresql+asyncpg:///m?host=%2Frun%2Fpostgresql"),
+        (
+            "postgresql://db/m?connect_timeout=10&channel_binding=prefer&keepalives_idle=30&sslmode=allow&sslkey=k",
+            "postgresql+asyncpg://db/m?ssl=allow&sslkey=k",
+        ),
+        (
+            "postgresql://db/m?application_name=me&target_session_attrs=read-write&gssencmode=disable",
+            "postgresql+asyncpg://db/m?application_name=me&target_session_attrs=read-write",
+        ),
     ],
 )
 def test_every_accepted_form_gets_its_driver(text: str, expected: str) -> None:
@@ -90,6 +100,52 @@ def test_a_malformed_url_is_named_without_its_password(text: str) -> None:
         create_engine(text)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("query", "complaint"),
+    [
+        (
+            "options=-c%20search_path%3Dhunter2",
+            "option 'options' that is not known here: accepted are application_name",
+        ),
+        ("password=hunter2", "option 'password'"),
+        ("hunter2=hunter2", "option with another name"),
+        ("sslmode=hunter2", "sslmode a value that cannot be had here: use one of disable, allow"),
+        ("channel_binding=require", "channel_binding a value that cannot be had here: use one of disable, prefer"),
+        ("target_session_attrs=standby", "use one of any, primary, read-write"),
+        ("application_name=hunter2&application_name=hunter2", "application_name more than once"),
+        ("ssl=require&sslmode=require", "both ssl and sslmode"),
+    ],
+)
+def test_an_option_that_cannot_be_carried_out_is_named(query: str, complaint: str) -> None:
+    with pytest.raises(MalformedDatabaseUrlError, match=r"^DATABASE_URL ") as caught:
+        create_engine(f"postgresql://u:hunter2@db/m?{query}")
+    assert complaint in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+async def test_the_usual_options_of_an_address_connect(postgres: PostgresServer) -> None:
+    options = "sslmode=disable&channel_binding=prefer&connect_timeout=10&application_name=mine&target_session_attrs=any"
+    engine = create_engine(f"{postgres.url()}?{options}")
+    async with database_call(), engine.connect() as connection:
+        assert (await connection.exec_driver_sql("SHOW application_name")).scalar_one() == "mine"
+    await engine.dispose()
+
+
+async def test_certificate_files_reach_the_driver(postgres: PostgresServer, tmp_path: Path) -> None:
+    engine = create_engine(f"{postgres.url()}?sslmode=verify-full&sslrootcert={tmp_path}/no%20ca.pem")
+    with pytest.raises(DatabaseUnavailableError, match="No such file"):
+        async with database_call(), engine.connect():
+            pass
+    await engine.dispose()
+    (tmp_path / "ca.pem").write_text("no certificate")
+    engine = create_engine(f"{postgres.url()}?sslmode=require&sslrootcert={tmp_path}/ca.pem")
+    with pytest.raises(DatabaseUnavailableError, match=r"certificate|PEM"):
+        async with database_call(), engine.connect():
+            pass
+    await engine.dispose()
 
 
 async def test_migrating_creates_folder_and_private_file_and_can_be_repeated(engine: AsyncEngine, path: Path) -> None:
