@@ -109,7 +109,7 @@ class HistoryStore:
             mode = query.mode or await self._newest_mode()
             if mode is None:
                 return HistorySeries(None, (), gaps_in(asked, (), None, self.sampling))
-            points = await self._points(mode, query)
+            points = await self._points(mode, query, asked.until)
             told = await self._gaps(mode, asked, query.step_ms)
             return HistorySeries(mode, points, gaps_in(asked, told, await self._extent(mode), self.sampling))
 
@@ -166,7 +166,7 @@ class HistoryStore:
         ends = [*await self._read(oldest), *await self._read(self._newest(mode))]
         return Extent(ends[0].at, ends[-1].until) if ends else None
 
-    async def _points(self, mode: Mode, query: HistoryQuery) -> list[HistoryPoint]:
+    async def _points(self, mode: Mode, query: HistoryQuery, seen_from: datetime) -> list[HistoryPoint]:
         since_ms = epoch_ms(query.since)
         up_to = _TABLE.slot_ms.between(since_ms, epoch_ms(query.until))
         before = await self._read(self._newest(mode).where(_TABLE.slot_ms < since_ms))
@@ -178,7 +178,14 @@ class HistoryStore:
             for begin_ms in range(since_ms // query.step_ms * query.step_ms, last.slot_ms + 1, piece_ms):
                 end_ms = min(begin_ms + piece_ms - 1, last.slot_ms)
                 points += await self._last_of_each_bucket(mode, max(begin_ms, since_ms), end_ms, query.step_ms)
+        if before and not points and await self._stands_still(mode, before[0], seen_from):
+            return before
         return [*(point for point in before if _counts(point, points, query)), *points]
+
+    async def _stands_still(self, mode: Mode, point: HistoryPoint, seen_from: datetime) -> bool:
+        """Say whether `point` is the newest and its series had not ended: its `until` is written now and then only."""
+        newest = await self._read(self._newest(mode))
+        return any(one.slot_ms == point.slot_ms and not self.sampling.has_ended(one.until, seen_from) for one in newest)
 
     async def _last_of_each_bucket(self, mode: Mode, begin_ms: int, end_ms: int, step_ms: int) -> list[HistoryPoint]:
         # The database picks them: of a million rows only those that are answered leave it.

@@ -124,6 +124,10 @@ class Sampling:
         """How long ago the newest point must have been seen for the series to have ended there."""
         return EXTEND_EVERY + self.gap_after
 
+    def has_ended(self, last_seen: datetime, seen_from: datetime) -> bool:
+        """Say whether a series whose newest point was `last_seen` then has ended, as seen from another moment."""
+        return seen_from - last_seen > self.ends_after
+
     def slot_ms(self, at: datetime) -> int:
         """Return the beginning of the slot that `at` falls into, in milliseconds since 1970."""
         return bucket_start_ms(at, self.every_ms)
@@ -200,7 +204,7 @@ def gaps_in(asked: Gap, told: Iterable[Gap], extent: Extent | None, rule: Sampli
         found = [asked]
     else:
         found = [*told, Gap(asked.since, extent.began)]
-        if asked.until - extent.last_seen > rule.ends_after:
+        if rule.has_ended(extent.last_seen, asked.until):
             found.append(Gap(extent.last_seen, asked.until))
     cut = (Gap(max(gap.since, asked.since), min(gap.until, asked.until)) for gap in found)
     return _joined(gap for gap in cut if gap.since < gap.until)

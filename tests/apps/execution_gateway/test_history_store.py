@@ -154,6 +154,18 @@ async def test_a_point_that_began_before_the_range_is_told_while_it_stood(store:
     assert seconds_of(await read(store, 50, 68, step_s=120)) == [65]
 
 
+async def test_of_an_idle_book_the_newest_point_is_told_until_its_series_has_ended(store: HistoryStore) -> None:
+    await record(store, *range(0, 61, 5), number=1)
+    # Looked at till 85, noted at 60: every range has either the point or a gap.
+    for since, now in ((60.001, 85), (75, 85), (84.999, 85), (61, 105)):
+        series = await read(store, since, now)
+        assert (seconds_of(series), series.gaps) == ([0], []), since
+        series = await read(store, since, 3600, now=now)
+        assert (seconds_of(series), series.gaps) == ([0], []), since
+    series = await read(store, 75, 105.001)
+    assert (seconds_of(series), series.gaps) == ([], [Gap(after(75), after(105.001))])
+
+
 async def test_what_is_asked_of_the_future_is_no_gap(store: HistoryStore) -> None:
     await record(store, 0, 5)
     assert (await read(store, 0, 3600, now=10)).gaps == []
