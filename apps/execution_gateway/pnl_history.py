@@ -169,7 +169,8 @@ def decide(standing: HistoryPoint | None, sighting: Sighting | None, sample: His
     """Return what is to be written for `sample`.
 
     `standing` is the newest point up to now, None for none; `sighting` is what this program saw last, None when it saw
-    nothing.
+    nothing: then only the recorded `until` is known, and after a program that was killed a gap begins too early by as
+    much as it lagged behind.
     """
     if standing is None:
         return Append(gap=None, previous_until=None)
