@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from apps.execution_gateway.input_fields import EARLIEST_YEAR, FieldFault, InvalidInputError
+from apps.execution_gateway.input_fields import EARLIEST_YEAR, FieldFault, InvalidInputError, given_parameters
 from apps.execution_gateway.pnl_history import Sampling, bucket_start_ms, epoch_ms
 from libs.market_data.prices import Mode
 
@@ -22,7 +22,6 @@ _PARAMETERS: Final = ("from", "to", "step", "mode")
 _STEP: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?")
 _LATEST_YEAR: Final = 9998
 """A day later must still be a time."""
-_MAX_SHOWN: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ def parse_history_query(parameters: Iterable[tuple[str, str]], now: datetime, sa
     Raises InvalidInputError with every fault.
     """
     faults: list[FieldFault] = []
-    given = _given(parameters, faults)
+    given = given_parameters(parameters, _PARAMETERS, faults)
     to = _time("to", given.get("to"), faults) or now
     since = _time("from", given.get("from"), faults) or to - DEFAULT_SPAN
     step_ms = _step_ms(given.get("step"), sampling, faults)
@@ -69,18 +68,6 @@ def default_step_ms(since: datetime, until: datetime, sampling: Sampling) -> int
 def point_count(since: datetime, until: datetime, step_ms: int) -> int:
     """Return how many buckets `since` to `until` touches."""
     return (bucket_start_ms(until, step_ms) - bucket_start_ms(since, step_ms)) // step_ms + 1
-
-
-def _given(parameters: Iterable[tuple[str, str]], faults: list[FieldFault]) -> dict[str, str]:
-    given: dict[str, str] = {}
-    for name, value in parameters:
-        if name not in _PARAMETERS:
-            faults.append(FieldFault(name[:_MAX_SHOWN], f"unknown parameter: known are {', '.join(_PARAMETERS)}"))
-        elif name in given:
-            faults.append(FieldFault(name, "given more than once"))
-        else:
-            given[name] = value
-    return given
 
 
 def _time(name: str, text: str | None, faults: list[FieldFault]) -> datetime | None:

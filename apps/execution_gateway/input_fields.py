@@ -3,8 +3,9 @@
 Every reader takes one field as it was written and raises ValueError, whose text says what would be right.
 """
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -28,6 +29,9 @@ _MAX_SHOWN: Final = 40
 _HELD_SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9./-]{0,31}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")
 
+# Numbers stay as they are written: there may be thousands of digits.
+_PAIRS: Final = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str, strict=False)
+
 Fields = Mapping[str, msgspec.Raw]
 
 
@@ -49,8 +53,30 @@ class InvalidInputError(ValueError):
         )
 
 
+def given_parameters(
+    parameters: Iterable[tuple[str, str]], known: tuple[str, ...], faults: list[FieldFault]
+) -> dict[str, str]:
+    """Return the query parameters of a request by name; add to `faults` any that is not `known` or comes twice.
+
+    One misspelt or contradicted must be refused, not ignored: the answer would be to another question.
+    """
+    given: dict[str, str] = {}
+    for name, value in parameters:
+        if name not in known:
+            told = f"known are {', '.join(known)}" if known else "none is known here"
+            faults.append(FieldFault(name[:_MAX_SHOWN], f"unknown parameter: {told}"))
+        elif name in given:
+            faults.append(FieldFault(name, "given more than once"))
+        else:
+            given[name] = value
+    return given
+
+
 def read_fields(body: bytes, known: tuple[str, ...], required: tuple[str, ...], noun: str) -> Fields:
-    """Return the fields of a JSON object, none but the `known`, all that are `required`. Raises InvalidInputError."""
+    """Return the fields of a JSON object: none but the `known`, all that are `required`, each once.
+
+    Raises InvalidInputError.
+    """
     if not body.strip():
         raise InvalidInputError(FieldFault("", f"{noun} is empty: expected a JSON object with {', '.join(required)}"))
     try:
@@ -65,9 +91,24 @@ def read_fields(body: bytes, known: tuple[str, ...], required: tuple[str, ...], 
         for name in fields
         if name not in known
     ]
+    faults += [FieldFault(name, "given more than once: which is meant?") for name in _repeated_names(body, fields)]
     if faults:
         raise InvalidInputError(*faults)
     return fields
+
+
+def _repeated_names(body: bytes, fields: Fields) -> list[str]:
+    """Return the names that an object has more than once: our decoder takes the last of them without a word."""
+    outer = body
+    for value in map(bytes, fields.values()):
+        if value.startswith(b"["):
+            # A list of thousands of fills: it need not be read again to see what stands around it.
+            outer = outer.replace(value, b"0", 1)
+    try:
+        names = [name for name, _ in _PAIRS.decode(outer.decode("utf-8", "replace"))]
+    except (ValueError, RecursionError):
+        return list(fields)  # two decoders that differ about what is written: nobody can say what is meant
+    return sorted({shown(name).strip("'\"") for name in names if names.count(name) > 1})
 
 
 def read_text(raw: msgspec.Raw) -> str:

@@ -12,6 +12,7 @@ from apps.execution_gateway.adjustment_ledger import AdjustmentLedger
 from apps.execution_gateway.bodies import adjustment_body, adjustment_page_body, adjustments_body
 from apps.execution_gateway.fill_input import parse_query, parse_void
 from apps.execution_gateway.routes.fills import refuse_writing
+from apps.execution_gateway.routes.parameters import only_parameters
 from libs.portfolio.adjustments import AdjustmentKind
 
 JSON: Final = "application/json"
@@ -40,7 +41,7 @@ def adjustments_routes(
     `is_mirror`: the ledger is written by the account alone.
     """
     router = APIRouter(prefix="/api/v1/adjustments", tags=["adjustments"])
-    writing = [Depends(refuse_writing)] if is_mirror else []
+    writing = [*([Depends(refuse_writing)] if is_mirror else []), Depends(only_parameters())]
 
     # The body is parsed by hand, from the bytes: pydantic would coerce, and numbers would pass through floats.
     @router.post(
@@ -67,7 +68,7 @@ def adjustments_routes(
         on_change(voided.adjustment.symbols)
         return Response(adjustments_body([voided]), media_type=JSON)
 
-    @router.get("")
+    @router.get("", dependencies=[Depends(only_parameters("symbol", "limit", "after"))])
     async def list_adjustments(
         symbol: str | None = None, limit: str | None = None, after: str | None = None
     ) -> Response:

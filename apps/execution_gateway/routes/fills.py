@@ -24,8 +24,8 @@ from apps.execution_gateway.fill_input import (
     parse_query,
     parse_void,
 )
-from apps.execution_gateway.input_fields import FieldFault, InvalidInputError
 from apps.execution_gateway.ledger import Ledger, MirroredAccountError, Recorded
+from apps.execution_gateway.routes.parameters import only_parameters
 from libs.service.problems import Problem, standard_problem
 
 JSON: Final = "application/json"
@@ -69,7 +69,8 @@ def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime
     `is_mirror`: the ledger is written by the account alone.
     """
     router = APIRouter(prefix="/api/v1/fills", tags=["fills"])
-    writing = [Depends(refuse_writing)] if is_mirror else []
+    refusing = [Depends(refuse_writing)] if is_mirror else []
+    writing = [*refusing, Depends(only_parameters())]
 
     # The bodies are parsed by hand, from the bytes: pydantic would coerce, and numbers would pass through floats.
     @router.post("", status_code=201, dependencies=writing, openapi_extra=_body(_FILL_SCHEMA))
@@ -87,13 +88,14 @@ def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime
             return Response(fill_body(recorded, fill, None), 201, media_type=JSON)
         return Response(fill_body(recorded, fill, await ledger.voided_at(fill.fill_id)), 200, media_type=JSON)
 
-    @router.post("/import", dependencies=writing, openapi_extra=_body(_IMPORT_SCHEMA))
+    importing = [*refusing, Depends(only_parameters("dry_run"))]
+
+    @router.post("/import", dependencies=importing, openapi_extra=_body(_IMPORT_SCHEMA))
     async def import_fills(request: Request, dry_run: bool = False) -> Response:
         """Record all fills of a list, or none: one that is malformed (422) or in conflict (409) refuses them all.
 
         Every fault of the list is told at once. With `dry_run=true` nothing is recorded.
         """
-        _refuse_unknown_parameters(request)
         body = await request.body()
         # In a thread: ten thousand fills take a good part of a second, and others are being served.
         posted = await asyncio.to_thread(parse_fills, body, now())
@@ -115,7 +117,7 @@ def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime
         on_change([voided.fill.symbol])
         return Response(recorded_fill_body(voided), media_type=JSON)
 
-    @router.get("")
+    @router.get("", dependencies=[Depends(only_parameters("symbol", "limit", "after"))])
     async def list_fills(symbol: str | None = None, limit: str | None = None, after: str | None = None) -> Response:
         """List fills, newest first, voided ones included; `next` of one answer is `after` of the next request."""
         query = parse_query(symbol, limit, after)
@@ -136,13 +138,6 @@ def _tell_of_import(compared: Comparison, on_change: OnChange) -> None:
     log.info("fills_imported", created=created, repeated=compared.repeated, void=void, symbols=len(symbols))
     if symbols:
         on_change(symbols)
-
-
-def _refuse_unknown_parameters(request: Request) -> None:
-    """Answer 422 to any but `dry_run`: one asked for in other words must not become an import."""
-    for name in request.query_params:
-        if name != "dry_run":
-            raise InvalidInputError(FieldFault(name[:40], "unknown parameter: only dry_run is known"))
 
 
 def _all_refused(status: int, refused: list[RefusedFillRow]) -> Problem:

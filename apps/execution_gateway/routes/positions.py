@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 import structlog
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from fastapi.responses import StreamingResponse
 from prometheus_client import Histogram
 from starlette.types import Receive, Scope, Send
@@ -16,6 +16,7 @@ from apps.execution_gateway.input_fields import FieldFault, InvalidInputError, s
 from apps.execution_gateway.parity_report import ParityReporter, parity_body
 from apps.execution_gateway.pnl_feed import PnlFeed, PnlReader
 from apps.execution_gateway.pnl_report import BookSource, PnlReporter
+from apps.execution_gateway.routes.parameters import only_parameters
 from libs.portfolio.positions import Position
 
 JSON: Final = "application/json"
@@ -37,7 +38,7 @@ def positions_routes(
     """Return the routes. `seconds` observes how long each P&L took."""
     router = APIRouter(prefix="/api/v1/positions", tags=["positions"])
 
-    @router.get("")
+    @router.get("", dependencies=[Depends(only_parameters("cost"))])
     async def positions(cost: str = CostMethod.AVERAGE) -> Response:
         """Return the open positions as they were bought; needs no price. `cost`: by average or by Alpaca's method."""
         method = _cost_method(cost)

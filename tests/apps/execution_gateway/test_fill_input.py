@@ -14,6 +14,7 @@ from apps.execution_gateway.fill_input import (
     parse_query,
     parse_void,
 )
+from apps.execution_gateway.input_fields import read_fields
 from libs.portfolio.fills import Side
 
 NOW = datetime(2025, 10, 20, 16, 0, tzinfo=UTC)
@@ -144,6 +145,27 @@ def test_every_fault_is_named_at_once():
 def test_an_unknown_field_is_named():
     assert "unknown" in faults(body(quantity=5))["quantity"]
     assert len(str(faults(body(**{"x" * 5000: 5})))) < 500
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), _JSON), max_size=3), st.sampled_from(["", " ", "\n\t"]))
+def test_a_field_given_twice_is_named_however_it_is_written(pairs: list[tuple[str, object]], space: str):
+    members = [f'{space}"{name}"{space}:{space}{msgspec.json.encode(value).decode()}{space}' for name, value in pairs]
+    data = f"{{{','.join(members)}}}".encode()
+    names = [name for name, _ in pairs]
+    twice = {name for name in names if names.count(name) > 1}
+    if not twice:
+        assert read_fields(data, ("a", "b"), (), "the body").keys() == set(names)
+        return
+    with pytest.raises(InvalidInputError) as caught:
+        read_fields(data, ("a", "b"), (), "the body")
+    assert {fault.field for fault in caught.value.faults} == twice
 
 
 @given(st.binary(max_size=200))

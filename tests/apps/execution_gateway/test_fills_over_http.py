@@ -101,6 +101,45 @@ async def test_a_body_that_is_no_fill(running_gateway: RunningGateway, content: 
     assert {"type", "title", "status", "detail"} <= problem.keys()
 
 
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        (f"{FILLS}?symbl=AAPL", "symbl"),
+        (f"{FILLS}?limit=abc&limit=5", "limit"),
+        ("/api/v1/adjustments?before=x", "before"),
+        ("/api/v1/adjustments?symbol=AAPL&symbol=KO", "symbol"),
+        ("/api/v1/positions?costs=alpaca", "costs"),
+        ("/api/v1/positions?cost=alpaca&cost=average", "cost"),
+    ],
+)
+async def test_a_question_that_is_misspelt_or_contradicts_itself(
+    running_gateway: RunningGateway, path: str, named: str
+):
+    response = await running_gateway.client.get(path)
+    assert (response.status_code, [one["field"] for one in response.json()["errors"]]) == (422, [named])
+
+
+async def test_what_is_posted_takes_no_parameters(running_gateway: RunningGateway):
+    await post(running_gateway, fill(fill_id="1"))
+    for path in (FILLS, f"{FILLS}/1/void", "/api/v1/adjustments", "/api/v1/adjustments/1/void"):
+        response = await running_gateway.client.post(f"{path}?dry_run=true", content=msgspec.json.encode(fill()))
+        assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "dry_run"), path
+    (listed,) = (await running_gateway.get(FILLS))["fills"]
+    assert listed["voided_at"] is None
+
+
+async def test_a_field_given_twice_is_refused(running_gateway: RunningGateway):
+    once = msgspec.json.encode(fill())
+    twice = once[:-1] + b',"qty":10000}'
+    for path, content in ((FILLS, twice), (f"{FILLS}/import", b'{"fills":[' + once + b'],"fills":[]}')):
+        response = await running_gateway.client.post(path, content=content)
+        assert response.status_code == 422
+        assert "given more than once" in response.json()["detail"]
+    response = await running_gateway.client.post(f"{FILLS}/import", content=b'{"fills":[' + twice + b"]}")
+    assert [(one["index"], one["field"]) for one in response.json()["errors"]] == [(0, "qty")]
+    assert (await running_gateway.get(FILLS))["fills"] == []
+
+
 async def test_a_huge_body(running_gateway: RunningGateway):
     assert (await running_gateway.client.post(FILLS, content=b"x" * 70_000)).status_code == 413
 
@@ -170,7 +209,9 @@ async def test_every_fault_of_a_list_is_told_and_nothing_recorded(running_gatewa
     assert [one["fill_id"] for one in (await running_gateway.get(FILLS))["fills"]] == ["known"]
 
 
-@pytest.mark.parametrize("query", ["?dryrun=true", "?dry_run=true&x=1", "?dry_run=maybe", "?dry_run="])
+@pytest.mark.parametrize(
+    "query", ["?dryrun=true", "?dry_run=true&x=1", "?dry_run=maybe", "?dry_run=", "?dry_run=true&dry_run=false"]
+)
 async def test_a_dry_run_asked_for_wrongly_is_no_import(running_gateway: RunningGateway, query: str):
     assert (await post_list(running_gateway, [fill()], query))[0] == 422
     assert (await running_gateway.get(FILLS))["fills"] == []
