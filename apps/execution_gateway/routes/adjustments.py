@@ -38,6 +38,7 @@ def adjustments_routes(
 ) -> APIRouter:
     """Return the routes. `on_change(symbols)` is called after positions have changed for good; it must not block.
 
+    It is called for repetitions too, as with fills.
     `is_mirror`: the ledger is written by the account alone.
     """
     router = APIRouter(prefix="/api/v1/adjustments", tags=["adjustments"])
@@ -56,7 +57,7 @@ def adjustments_routes(
         is_new = await ledger.record(adjustment)
         if is_new:
             log.info("adjustment_recorded", adjustment_id=adjustment.adjustment_id, kind=adjustment.kind)
-            on_change(adjustment.symbols)
+        on_change(adjustment.symbols)
         body = adjustment_body("created" if is_new else "repeated", adjustment)
         return Response(body, 201 if is_new else 200, media_type=JSON)
 

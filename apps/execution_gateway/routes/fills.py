@@ -19,6 +19,7 @@ from apps.execution_gateway.bodies import (
 from apps.execution_gateway.fill_batch import Comparison
 from apps.execution_gateway.fill_input import (
     MAX_FILLS_AT_ONCE,
+    FillList,
     parse_fill,
     parse_fills,
     parse_query,
@@ -66,6 +67,7 @@ _VOID_SCHEMA: Final = {
 def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime], *, is_mirror: bool) -> APIRouter:
     """Return the routes. `on_change(symbols)` is called after positions have changed for good; it must not block.
 
+    It is called for repetitions too: who repeats may have lost the answer of a call that died before it announced.
     `is_mirror`: the ledger is written by the account alone.
     """
     router = APIRouter(prefix="/api/v1/fills", tags=["fills"])
@@ -83,7 +85,7 @@ def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime
         recorded = await ledger.record_fill(fill)
         if recorded is Recorded.CREATED:
             log.info("fill_recorded", fill_id=fill.fill_id, symbol=fill.symbol, side=fill.side, qty=str(fill.qty))
-            on_change([fill.symbol])
+        on_change([fill.symbol])
         if recorded is Recorded.CREATED:
             return Response(fill_body(recorded, fill, None), 201, media_type=JSON)
         return Response(fill_body(recorded, fill, await ledger.voided_at(fill.fill_id)), 200, media_type=JSON)
@@ -105,7 +107,8 @@ def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime
         if refused:
             raise _all_refused(422 if posted.malformed else 409, refused)
         if not is_check:
-            _tell_of_import(compared, on_change)
+            _log_import(compared)
+            _tell_all(posted, on_change)
         return Response(import_body("checked" if is_check else "imported", compared), media_type=JSON)
 
     # An id may hold slashes: `path` lets them through.
@@ -132,12 +135,15 @@ async def refuse_writing() -> None:
     raise MirroredAccountError
 
 
-def _tell_of_import(compared: Comparison, on_change: OnChange) -> None:
+def _tell_all(posted: FillList, on_change: OnChange) -> None:
+    if posted.fills:
+        on_change({fill.symbol for fill in posted.fills})
+
+
+def _log_import(compared: Comparison) -> None:
     symbols = {fill.symbol for fill in compared.new}
     created, void = len(compared.new), len(compared.void)
     log.info("fills_imported", created=created, repeated=compared.repeated, void=void, symbols=len(symbols))
-    if symbols:
-        on_change(symbols)
 
 
 def _all_refused(status: int, refused: list[RefusedFillRow]) -> Problem:

@@ -345,13 +345,14 @@ class TestRecording:
         listener = redis_client.pubsub()
         await listener.subscribe("position.changed")
         await listener.get_message(timeout=2)
-        await record(running_gateway, kind="symbol_change", symbol="FB", new_symbol="META")
-        assert await eventually(lambda: symbols_announced(listener)) == ["FB", "META"]
-        await post(running_gateway, kind="symbol_change", symbol="FB", new_symbol="META")
+        # The one who says it again may have lost the answer, and with it the announcement.
+        for status in (201, 200):
+            assert (await post(running_gateway, kind="symbol_change", symbol="FB", new_symbol="META"))[0] == status
+            assert await eventually(lambda: symbols_announced(listener)) == ["FB", "META"]
         await void(running_gateway, "symbol_change")
         assert await eventually(lambda: symbols_announced(listener)) == ["FB", "META"]
         await record(running_gateway, kind="fee", amount=1)
-        assert await eventually(lambda: symbols_announced(listener)) == ["AAPL"], "a repetition is no news"
+        assert await eventually(lambda: symbols_announced(listener)) == ["AAPL"]
         await listener.aclose()
 
 
