@@ -41,7 +41,10 @@ class LineFault:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One fill as written: the line it begins at, and its cells by column. An empty fee is left out."""
+    """One fill as written: the line it begins at, and its cells by column. An empty fee is left out.
+
+    Of a row with faults of its own the cells at fault are empty: the gateway takes no such fill, and tells the others.
+    """
 
     line: int
     cells: Mapping[str, str]
@@ -49,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class FillsFile:
-    """What a file holds: rows that may be sent, and the faults of all others.
+    """What a file holds: rows to send, those with a cell at fault among them, and the faults found here.
 
     `is_readable` is False when the faults are the file's as a whole: then there are no rows.
     """
@@ -115,10 +118,12 @@ def _read_lines(text: str) -> FillsFile:
             return _unreadable(line, f"more than {MAX_FILLS:,} fills: split the file, oldest fills first")
         if isinstance(record, LineFault):
             faults.append(record)
-        elif found := _row_faults(line, columns, record):
-            faults += found
+        elif len(record) != len(columns):
+            faults.append(_miscounted(line, columns, record))
         else:
-            rows.append(Row(line, {name: cell for name, cell in zip(columns, record, strict=True) if cell}))
+            found = _cell_faults(line, columns, record)
+            faults += found
+            rows.append(_row(line, columns, record, found))
     return FillsFile(tuple(rows), tuple(faults))
 
 
@@ -160,10 +165,17 @@ def _header_fault(columns: list[str]) -> str | None:
     return f"{'; '.join(faults)}: the first line must be {_HEADER} (fee may be left out)" if faults else None
 
 
-def _row_faults(line: int, columns: list[str], cells: list[str]) -> list[LineFault]:
-    if len(cells) != len(columns):
-        told = f"{len(cells)} cells for {len(columns)} columns: quote a cell that holds a comma; decimals take a point"
-        return [LineFault(line, None, told)]
+def _miscounted(line: int, columns: list[str], cells: list[str]) -> LineFault:
+    told = f"{len(cells)} cells for {len(columns)} columns: quote a cell that holds a comma; decimals take a point"
+    return LineFault(line, None, told)
+
+
+def _row(line: int, columns: list[str], record: list[str], faults: list[LineFault]) -> Row:
+    cells = {name: cell for name, cell in zip(columns, record, strict=True) if cell}
+    return Row(line, cells | {fault.column: "" for fault in faults if fault.column is not None})
+
+
+def _cell_faults(line: int, columns: list[str], cells: list[str]) -> list[LineFault]:
     faults = []
     for column, cell in zip(columns, cells, strict=True):
         if not cell and column not in OPTIONAL_COLUMNS:

@@ -120,17 +120,24 @@ async def _import(name: str, data: bytes, gateway_url: str, token: str | None, *
         print(f"nothing to import: {name} holds no fill")
         return 0
     try:
-        # With faults of its own the file is refused: the gateway is asked for those of the other lines.
+        # With faults of its own the file is refused: the gateway is asked for the others.
         outcome = await send(gateway_url, token, file.rows, dry_run=dry_run or bool(file.faults))
     except GatewayError as error:
         if not file.faults:
             raise
-        return _refuse(name, file.faults, f"the other lines could not be checked: {error}")
+        return _refuse(name, file.faults, f"the rest could not be checked: {error}")
     if isinstance(outcome, Refused):
-        return _refuse(name, [*file.faults, *outcome.faults], outcome.reason and f"the gateway {outcome.reason}")
+        faults = [*file.faults, *_others(outcome.faults, file.faults)]
+        return _refuse(name, faults, outcome.reason and f"the gateway {outcome.reason}")
     if file.faults:
         return _refuse(name, [*file.faults, *outcome.void])
     return _tell(name, outcome, dry_run=dry_run)
+
+
+def _others(faults: Iterable[LineFault], known: Iterable[LineFault]) -> list[LineFault]:
+    """Return those of the gateway's faults that are not about cells which the file's own faults name already."""
+    cells = {(fault.line, fault.column) for fault in known}
+    return [fault for fault in faults if (fault.line, fault.column) not in cells]
 
 
 def _tell(name: str, outcome: Accepted, *, dry_run: bool) -> int:

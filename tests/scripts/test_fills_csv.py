@@ -71,9 +71,10 @@ def test_quoted_cells():
     assert (row.cells["fill_id"], row.cells["side"], row.cells["price"]) == ('a "b", c', "buy", "150.25")
 
 
-def test_every_fault_is_told_and_the_good_lines_are_kept():
+def test_every_fault_is_told_and_all_else_is_kept():
     file = read(HEADER, ",AAPL,,1,2,,t", LINE, "a,b", f"{'x' * 501},A,buy,1,2,,t", "1,2,3,4,5,6,7,8")
-    assert [row.line for row in file.rows] == [3]
+    assert [row.line for row in file.rows] == [2, 3, 5]
+    assert [row.cells["fill_id"] for row in file.rows] == ["", "f-1", ""]
     assert [(fault.line, fault.column) for fault in file.faults] == [
         (2, "fill_id"), (2, "side"), (4, None), (5, "fill_id"), (6, None),
     ]  # fmt: skip

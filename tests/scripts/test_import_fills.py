@@ -113,7 +113,7 @@ class TestOnAGateway:
             "known,KO,buy,2,60,,2025-10-19T14:30:15Z",
             "",
             "f-1,AAPL,buy,5,150.1,,2025-10-19T14:30:15Z",
-            "f-6,AAPL,,1,150,,2025-10-19T14:30:15Z",
+            f"f-6,,BUY,-1,{'9' * 501},x,soon",
         )
         remedy = "leave this fill out, or give it a new fill_id (and void the recorded one if that is wrong)"
         other_remedy = "give each fill a fill_id of its own (the other one: line 2)"
@@ -127,8 +127,13 @@ class TestOnAGateway:
             "line 6, column filled_at: more than 5 minutes in the future: check the clock and the time zone",
             f"line 7, column fill_id: 'known' is recorded already with another qty, filled_at: {remedy}",
             f"line 9, column fill_id: 'f-1' stands earlier in the list with another qty: {other_remedy}",
-            "line 10, column side: is empty: every fill needs it",
-            f"{file}: refused with 8 faults, nothing was imported",
+            "line 10, column symbol: is empty: every fill needs it",
+            f"line 10, column price: longer than 500 characters, '{'9' * 40}'…: is a quote missing?",
+            "line 10, column side: expected 'buy' or 'sell', got 'BUY'",
+            "line 10, column qty: expected a number above 0, got -1",
+            "line 10, column fee: expected a decimal number such as 100 or \"150.25\", got 'x'",
+            "line 10, column filled_at: expected an ISO-8601 time such as 2025-10-19T14:30:15Z, got 'soon'",
+            f"{file}: refused with 13 faults, nothing was imported",
         ]
         assert list(await recorded(gateway)) == ["known"]
 
@@ -177,7 +182,7 @@ class TestWithoutAGateway:
         assert await run(write(fills, GOOD, "a,b"), "--url", f"http://127.0.0.1:{free_port}") == 1
         fault, others, _ = capsys.readouterr().err.splitlines()
         assert fault.startswith("line 3: 2 cells for 7 columns")
-        assert others.startswith("the other lines could not be checked: ")
+        assert others.startswith("the rest could not be checked: ")
 
     @pytest.mark.parametrize(
         ("content", "complaint"),
