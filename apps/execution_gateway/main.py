@@ -48,6 +48,7 @@ from libs.redis_client.client import RedisClient
 from libs.redis_client.event_publisher import EventPublisher
 from libs.redis_client.price_cache import PriceCache
 from libs.service.auth import BearerAuthMiddleware
+from libs.service.local_callers import LocalCallersMiddleware
 from libs.service.logging import configure_logging
 from libs.service.metrics import service_registry
 from libs.service.problems import install_problem_handlers
@@ -288,7 +289,8 @@ def create_app(
     app.include_router(health_routes(gateway.look, VERSION))
     app.include_router(metrics_routes(gateway.registry, meters, gateway.reporter))
     app.add_middleware(BodyLimits)
-    app.add_middleware(BearerAuthMiddleware, token=settings.api_token)  # the outermost: strangers send no bodies
+    app.add_middleware(BearerAuthMiddleware, token=settings.api_token)  # outside the limits: strangers send no bodies
+    app.add_middleware(LocalCallersMiddleware, token=settings.api_token)
     return app
 
 

@@ -27,6 +27,7 @@ from libs.redis_client.lease import Lease, new_instance
 from libs.redis_client.price_cache import PriceCache
 from libs.service.auth import BearerAuthMiddleware
 from libs.service.limits import BodyLimitMiddleware
+from libs.service.local_callers import LocalCallersMiddleware
 from libs.service.logging import configure_logging
 from libs.service.metrics import metrics_routes
 from libs.service.problems import install_problem_handlers
@@ -121,6 +122,7 @@ def create_app(settings: MarketDataSettings, supervisor: Supervisor | None = Non
     install_problem_handlers(app)
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(BearerAuthMiddleware, token=settings.api_token)
+    app.add_middleware(LocalCallersMiddleware, token=settings.api_token)
     attach(app, service)
     app.include_router(metrics_routes(market_data_registry(service)))
     return app

@@ -140,6 +140,16 @@ async def test_a_field_given_twice_is_refused(running_gateway: RunningGateway):
     assert (await running_gateway.get(FILLS))["fills"] == []
 
 
+async def test_no_web_page_from_elsewhere_writes_or_reads(running_gateway: RunningGateway):
+    await post(running_gateway, fill(fill_id="1"))
+    page = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+    response = await running_gateway.client.post(f"{FILLS}/1/void", headers=page, content=b'{"reason":"x"}')
+    assert response.status_code == 403
+    assert (await running_gateway.client.get(FILLS, headers={"Host": "evil.example"})).status_code == 403
+    (listed,) = (await running_gateway.get(FILLS))["fills"]
+    assert listed["voided_at"] is None
+
+
 async def test_a_huge_body(running_gateway: RunningGateway):
     assert (await running_gateway.client.post(FILLS, content=b"x" * 70_000)).status_code == 413
 
