@@ -13,7 +13,19 @@ Fields = dict[str, object]
 
 _LONGEST: Final = 64
 _LARGEST_EXPONENT: Final = 30
-_decoder: Final = msgspec.json.Decoder(float_hook=Decimal)
+_YEARS: Final = range(1970, 9001)
+"""Go writes a time it does not know as one of the year 1. Near either end of the calendar no day can be added."""
+
+
+def _fraction(digits: str) -> Decimal | None:
+    """Return the number, None for one that Decimal cannot hold: it costs its own field, not all that is around it."""
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        return None
+
+
+_decoder: Final = msgspec.json.Decoder(float_hook=_fraction)
 
 
 def decode(frame: bytes | str) -> object:
@@ -58,20 +70,21 @@ def positive(value: object) -> Decimal | None:
 
 
 def moment(value: object) -> datetime | None:
-    """Return a time with its zone, to the microsecond; None for anything else. Nanoseconds are rounded."""
+    """Return a time of a sane year with its zone, rounded to the microsecond; None for anything else."""
     try:
         found = msgspec.convert(value, datetime) if isinstance(value, str) else None
     except (msgspec.MsgspecError, OverflowError):
         return None
-    return found if found is not None and found.tzinfo is not None else None
+    return found if found is not None and found.tzinfo is not None and found.year in _YEARS else None
 
 
 def day(value: object) -> date | None:
-    """Return a date written `YYYY-MM-DD`, perhaps with a time behind it; None for anything else."""
+    """Return a date written `YYYY-MM-DD`, perhaps with a time behind it, of a sane year; None for anything else."""
     try:
-        return date.fromisoformat(value[:10]) if isinstance(value, str) else None
+        found = date.fromisoformat(value[:10]) if isinstance(value, str) else None
     except ValueError:
         return None
+    return found if found is not None and found.year in _YEARS else None
 
 
 def side(value: object) -> Side | None:
