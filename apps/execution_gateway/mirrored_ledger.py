@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from apps.execution_gateway.adjustment_ledger import AdjustmentNotFoundError
+from apps.execution_gateway.column_room import has_room_for_adjustment, has_room_for_fill, has_room_for_fill_id
 from apps.execution_gateway.ledger import FillNotFoundError, Ledger, RecordedFill
 from libs.broker.commands import Command, RecordActivity, RecordExecution, VoidExecution
 from libs.broker.corporate_actions import Applied, apply_activities
@@ -29,8 +30,8 @@ RECONCILED: Final = "reconciled:"
 """How the ids of adjustments begin that took the broker at its word."""
 _MOVING: Final = frozenset({AdjustmentKind.SPLIT, AdjustmentKind.SYMBOL_CHANGE, AdjustmentKind.TRANSFER})
 _MOST_TAKEN_BACK: Final = 20
-_LONGEST_ID: Final = 128
-_LONGEST_SYMBOL: Final = 32
+_SHOWN: Final = 99
+"""How many letters of a name that does not fit are logged."""
 _OPTION: Final = re.compile(r"[A-Z]{1,6}[0-9]{6}[CP][0-9]{8}")
 _OPTION_MULTIPLIER: Final = Decimal(100)
 """An option's price is quoted per share, and a contract is for a hundred (OCC)."""
@@ -58,12 +59,14 @@ class MirroredLedger:
         fills: list[Fill] = []
         for command in commands:
             match command:
-                case RecordExecution(execution=execution) if _fits(execution):
-                    fills.append(_fill(execution))
+                case RecordExecution(execution=execution) if has_room_for_fill(fill := _fill(execution)):
+                    fills.append(fill)
                 case RecordExecution(execution=execution):
                     # It shows as a difference of the account, and the rest goes on.
                     log.error(
-                        "execution_does_not_fit", fill_id=execution.execution_id[:200], symbol=execution.symbol[:99]
+                        "execution_does_not_fit",
+                        fill_id=execution.execution_id[:_SHOWN],
+                        symbol=execution.symbol[:_SHOWN],
                     )
                 case VoidExecution(execution_id=execution_id, reason=reason):
                     changed |= await self._record(fills)
@@ -103,8 +106,8 @@ class MirroredLedger:
         return changed
 
     async def record_adjustments(self, adjustments: Sequence[Adjustment]) -> set[str]:
-        """Record adjustments that are new; return the symbols whose positions have changed."""
-        new = await self._ledger.adjustments.record_unknown(adjustments)
+        """Record adjustments that are new and fit; return the symbols whose positions have changed."""
+        new = await self._ledger.adjustments.record_unknown(_fitting_adjustments(adjustments))
         for one in new:
             log.info("account_adjustment", adjustment_id=one.adjustment_id, kind=one.kind, reason=one.reason)
         self.adjustments += len(new)
@@ -147,6 +150,9 @@ class MirroredLedger:
         return changed
 
     async def _void(self, execution_id: str, reason: str) -> set[str]:
+        if not has_room_for_fill_id(execution_id):
+            log.error("execution_void_does_not_fit", fill_id=execution_id[:_SHOWN], reason=reason)
+            return set()  # nor did the execution
         try:
             voided = await self._ledger.void_fill(execution_id, reason)
         except FillNotFoundError:
@@ -190,9 +196,15 @@ def numbered(adjustments: Iterable[Adjustment], book: Book) -> list[Adjustment]:
     ]  # fmt: skip
 
 
-def _fits(execution: Execution) -> bool:
-    """Say whether the ledger's columns have room for the names."""
-    return len(execution.execution_id) <= _LONGEST_ID and len(execution.symbol) <= _LONGEST_SYMBOL
+def _fitting_adjustments(adjustments: Iterable[Adjustment]) -> list[Adjustment]:
+    """Return the adjustments whose names fit. Of another the account will differ, and the rest goes on."""
+    fitting = []
+    for one in adjustments:
+        if has_room_for_adjustment(one):
+            fitting.append(one)
+        else:
+            log.error("adjustment_does_not_fit", adjustment_id=one.adjustment_id[:_SHOWN], symbol=one.symbol[:_SHOWN])
+    return fitting
 
 
 def _fill(execution: Execution) -> Fill:

@@ -5,6 +5,7 @@ Pure; times are arguments. Three accounts of one execution have to agree in the 
 happens while it is down), REST (complete, but may lag), and the ledger (what was recorded before a restart).
 """
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -21,11 +22,15 @@ LONGEST_LAG: Final = timedelta(minutes=10)
 """REST is believed to show the present after at most this long. Until then it never overrules the stream."""
 REMEMBERED: Final = timedelta(days=8)
 """How long an execution is remembered here; the ledger ignores a repeat of an older one by itself."""
+LONGEST_ID: Final = 128
+"""The ledger has no room for longer ids."""
 
 _MOST_REMEMBERED: Final = 20_000
 _SAME_MOMENT: Final = timedelta(seconds=2)
 """The stream and REST round the time of one execution differently."""
 _MISSES: Final = 2
+_LONGEST_PLAIN_ID: Final = 40
+"""The broker's ids are UUIDs of 36 letters. One longer than this may have to be told by its digest."""
 _CORRECTION: Final = re.compile(r"(?P<root>.+?):c(?P<number>[0-9]{1,6})(:(?P<own_id>.+))?")
 """Our id of a corrected execution: the broker's id, a number, and the correction's own id if the broker gave one."""
 
@@ -50,7 +55,7 @@ class _Known:
     """One execution under all its names. `standing` is the version that counts; None when void or not yet recorded.
 
     `heard_at`: when we last learned something new of it, by our clock; `revised_at`: the broker's time of its last
-    correction, `own_id` the id which the broker gave that correction, if any. `is_over`: void for good;
+    correction, `own_id` the id which the broker gave that correction, if any, or its digest. `is_over`: void for good;
     `is_confirmed`: REST has named what stands.
     """
 
@@ -205,15 +210,16 @@ class KnownExecutions:
 
     def _seed(self, seeds: Iterable[LedgerExecution], now: datetime) -> None:
         versions = [(_version_of(seed.execution.execution_id), seed) for seed in seeds]
-        for version, seed in sorted(versions, key=lambda one: one[0][:2]):
-            known = self._known.get(version.root) or self._remember(version.root, now)
+        for version, seed in sorted(versions, key=lambda one: (one[0].number, one[0].root)):
+            root = self._root(version.root)
+            known = self._known.get(root) or self._remember(root, now)
             known.is_seen = True
             known.revisions = max(known.revisions, version.number)
             known.standing = known.standing if seed.is_void else seed.execution
-            self._name(seed.execution.execution_id, version.root)
+            self._name(seed.execution.execution_id, root)
             if version.own_id is not None:
-                self._name_own(version.own_id, version.root)
-            self._index(version.root, known, seed.execution)
+                self._name_own(version.own_id, root)
+            self._index(root, known, seed.execution)
         for known in self._known.values():
             known.is_over = known.standing is None
 
@@ -236,12 +242,13 @@ class KnownExecutions:
         known = self._known.get(root)
         if source is Source.STREAM or known is None or known.standing is None:
             return []
-        known.is_listed_by_own_id |= execution.execution_id == known.own_id
+        is_by_own_id = _digest(execution.execution_id) == known.own_id
+        known.is_listed_by_own_id |= is_by_own_id
         if known.standing.is_alike(execution):
             known.is_confirmed = True
             return []
         # Beside the correction under its own id REST may go on listing what it replaced.
-        is_beside = known.is_listed_by_own_id and execution.execution_id != known.own_id
+        is_beside = known.is_listed_by_own_id and not is_by_own_id
         is_replaced = known is not first or is_beside
         if is_replaced or (known.was_revised and heard_at - known.heard_at < LONGEST_LAG):
             return []
@@ -255,7 +262,7 @@ class KnownExecutions:
         known.revisions += 1
         revised = replace(
             execution,
-            execution_id=f"{root}:c{known.revisions}" + (f":{own_id}" if own_id is not None else ""),
+            execution_id=_revised_id(root, known.revisions, own_id),
             executed_at=replaced.executed_at if replaced is not None else execution.executed_at,
         )
         known.standing, known.symbol = revised, revised.symbol
@@ -301,10 +308,16 @@ class KnownExecutions:
         return None
 
     def _root(self, execution_id: str) -> str:
-        return self._root_of.get(execution_id, execution_id)
+        found = self._root_of.get(execution_id)
+        if found is not None or len(execution_id) <= _LONGEST_PLAIN_ID:
+            return found or execution_id
+        # An earlier start may have had no room for more than its digest.
+        digest = _digest(execution_id)
+        return self._root_of.get(digest, digest if digest in self._known else execution_id)
 
     def _remember(self, root: str, heard_at: datetime) -> _Known:
         known = self._known[root] = _Known(heard_at)
+        self._name(_digest(root), root)
         return known
 
     def _name(self, execution_id: str, root: str) -> None:
@@ -314,7 +327,7 @@ class KnownExecutions:
 
     def _name_own(self, own_id: str, root: str) -> None:
         self._name(own_id, root)
-        self._known[root].own_id = own_id
+        self._known[root].own_id = _digest(own_id)
 
     def _index(self, root: str, known: _Known, execution: Execution) -> None:
         known.symbol = execution.symbol
@@ -336,3 +349,23 @@ class KnownExecutions:
 def _version_of(execution_id: str) -> _Version:
     found = _CORRECTION.fullmatch(execution_id)
     return _Version(found["root"], int(found["number"]), found["own_id"]) if found else _Version(execution_id, 0, None)
+
+
+def _revised_id(root: str, number: int, own_id: str | None) -> str:
+    """Return our id of a correction: always the same, and of a length that the ledger has room for."""
+    own = None if own_id is None else _digest(own_id)
+    ids = [
+        _correction_id(*names) for names in ((root, number, own_id), (root, number, own), (_digest(root), number, own))
+    ]
+    return next((one for one in ids if len(one) <= LONGEST_ID), ids[-1])
+
+
+def _correction_id(root: str, number: int, own_id: str | None) -> str:
+    return f"{root}:c{number}" + (f":{own_id}" if own_id is not None else "")
+
+
+def _digest(execution_id: str) -> str:
+    """Return a short text that stands for an id; a short id, a digest among them, stands for itself."""
+    if len(execution_id) <= _LONGEST_PLAIN_ID:
+        return execution_id
+    return "~" + hashlib.sha256(execution_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]

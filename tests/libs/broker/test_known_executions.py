@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from libs.broker.commands import RecordExecution, VoidExecution
-from libs.broker.known_executions import LONGEST_LAG, REMEMBERED, KnownExecutions, LedgerExecution, Source
+from libs.broker.known_executions import LONGEST_ID, LONGEST_LAG, REMEMBERED, KnownExecutions, LedgerExecution, Source
 from libs.portfolio.fills import Side
 from tests.libs.broker.samples import NOON, execution, seconds
 
@@ -142,6 +142,39 @@ class TestCorrections:
         known.corrected("x1", execution(price=99), NOON, NOON)
         assert known.told(execution(), REST, LATER - seconds(1)) == []
         assert len(known.told(execution(), REST, LATER)) == 2
+
+
+UUID = "2f63ea93-423d-4169-b3f6-3fdafc10c418"
+
+
+class TestLongIds:
+    """A correction is recorded in place of what it voids, however long the broker's ids are; also after a restart."""
+
+    @pytest.mark.parametrize("own", [UUID[::-1], "n" * 128, None])
+    @pytest.mark.parametrize("root", [UUID, "x" * 100, "x" * 128])
+    def test_what_stands_has_an_id_that_fits_and_is_known_again(self, known, root, own) -> None:
+        first, fixed = execution(root), execution(own or root, price=99)
+        known.told(first, STREAM, NOON)
+        void, recorded = known.corrected(root, fixed, NOON, NOON)
+        stands = recorded.execution
+        assert (void.execution_id, stands.price) == (root, 99)
+        assert len(stands.execution_id) <= LONGEST_ID
+        seeds = [LedgerExecution(replace(first, order_id=None), is_void=True), LedgerExecution(stands, is_void=False)]
+        for again in (known, *(KnownExecutions(some, now=NOON) for some in (seeds, seeds[::-1], seeds[1:]))):
+            assert [again.told(replace(fixed, order_id=None), REST, LATER) for _ in range(2)] == [[], []]
+            assert own is None or again.told(replace(first, order_id=None), REST, LATER) == []
+            assert again.busted(own or root, LATER) == [VoidExecution(stands.execution_id, "busted")]
+
+    def test_an_id_of_the_usual_length_is_told_in_full(self, known) -> None:
+        known.told(execution(UUID), STREAM, NOON)
+        _, recorded = known.corrected(UUID, execution(UUID[::-1], price=99), NOON, NOON)
+        assert recorded.execution.execution_id == f"{UUID}:c1:{UUID[::-1]}"
+
+    def test_long_ids_are_forgotten_too(self, known) -> None:
+        known.told(execution("x" * 128), STREAM, NOON)
+        known.corrected("x" * 128, execution("n" * 128, price=99), NOON, NOON)
+        known.forget_before(NOON + timedelta(days=1))
+        assert (len(known), known._root_of) == (0, {})
 
 
 class TestSeeds:

@@ -1,0 +1,66 @@
+"""What the account's mirror decides, carried out in a real ledger on every database that the settings accept."""
+
+from datetime import date, timedelta
+from decimal import Decimal
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from apps.execution_gateway.column_room import has_room_for_adjustment_id, has_room_for_fill_id
+from apps.execution_gateway.ledger import Ledger
+from apps.execution_gateway.mirrored_ledger import MirroredLedger
+from libs.broker.commands import RecordActivity, RecordExecution, VoidExecution
+from libs.broker.executions import Activity
+from libs.broker.known_executions import LONGEST_ID
+from tests.libs.broker.samples import NOON, execution
+
+DAY = date(2025, 10, 20)
+
+
+@pytest.fixture
+def ledger(engine: AsyncEngine) -> MirroredLedger:
+    return MirroredLedger(Ledger(engine, now=lambda: NOON))
+
+
+def dividend(activity_id: str, symbol: str = "AAPL", **fields: str) -> RecordActivity:
+    return RecordActivity(Activity(activity_id, "DIV", DAY, symbol, net_amount=Decimal(1), **fields))
+
+
+async def test_a_name_that_does_not_fit_costs_itself_alone(ledger: MirroredLedger) -> None:
+    odd_executions = [
+        execution("x" * 129),
+        execution("s", symbol="S" * 33),
+        execution("z\0"),
+        execution("Z", symbol="\0"),
+    ]
+    changed = await ledger.carry_out(
+        [
+            *(RecordExecution(one) for one in odd_executions),
+            RecordExecution(execution("x" * 128, symbol="S" * 32)),
+            *(VoidExecution(one.execution_id, "busted") for one in odd_executions),
+            *(dividend(name) for name in ("d" * 120, "d\0", "fits")),
+            dividend("long", "S" * 33),
+            dividend("said", description="\0"),
+            *(dividend(name, status="canceled") for name in ("c" * 120, "c\0")),
+            RecordExecution(execution("x2")),
+        ]
+    )
+    assert changed == {"S" * 32, "AAPL"}
+    assert await ledger.apply_activities() == {"AAPL"}
+    assert (ledger.executions, ledger.voids, ledger.adjustments) == (2, 0, 1)
+
+
+async def test_a_renaming_to_what_does_not_fit_is_left_out(ledger: MirroredLedger) -> None:
+    await ledger.carry_out([RecordExecution(execution("x1", at=NOON - timedelta(days=2)))])
+    halves = [
+        Activity("out", "NC", DAY, "AAPL", qty=Decimal(-10)),
+        Activity("in", "NC", DAY, "A" * 33, qty=Decimal(10)),
+    ]
+    await ledger.carry_out([RecordActivity(one) for one in halves])
+    assert await ledger.apply_activities() == set()
+    assert [position.symbol for position in (await ledger.book()).open_positions] == ["AAPL"]
+
+
+def test_the_mirror_makes_no_ids_that_do_not_fit() -> None:
+    assert [has_room_for_fill_id("x" * length) for length in (LONGEST_ID, LONGEST_ID + 1)] == [True, False]
+    assert has_room_for_adjustment_id("x" * LONGEST_ID)
