@@ -3,7 +3,6 @@
 Everything here may be repeated: fills, voids and adjustments are known by the broker's own ids.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -17,6 +16,7 @@ from apps.execution_gateway.ledger import FillNotFoundError, Ledger, RecordedFil
 from libs.broker.commands import Command, RecordActivity, RecordExecution, VoidExecution
 from libs.broker.corporate_actions import Applied, apply_activities
 from libs.broker.executions import Activity, Execution
+from libs.broker.instruments import is_option
 from libs.broker.known_executions import LedgerExecution
 from libs.broker.reconcile import OurPosition
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
@@ -32,7 +32,6 @@ _MOVING: Final = frozenset({AdjustmentKind.SPLIT, AdjustmentKind.SYMBOL_CHANGE, 
 _MOST_TAKEN_BACK: Final = 20
 _SHOWN: Final = 99
 """How many letters of a name that does not fit are logged."""
-_OPTION: Final = re.compile(r"[A-Z]{1,6}[0-9]{6}[CP][0-9]{8}")
 _OPTION_MULTIPLIER: Final = Decimal(100)
 """An option's price is quoted per share, and a contract is for a hundred (OCC)."""
 
@@ -208,8 +207,9 @@ def _fitting_adjustments(adjustments: Iterable[Adjustment]) -> list[Adjustment]:
 
 
 def _fill(execution: Execution) -> Fill:
-    is_option = execution.asset_class == "us_option" or _OPTION.fullmatch(execution.symbol) is not None
-    price = EXACT.multiply(execution.price, _OPTION_MULTIPLIER) if is_option else execution.price
+    price = execution.price
+    if is_option(execution.symbol, execution.asset_class):
+        price = EXACT.multiply(price, _OPTION_MULTIPLIER)
     return Fill(
         execution.execution_id, execution.symbol, execution.side, execution.qty, price, ZERO, execution.executed_at
     )
@@ -218,7 +218,7 @@ def _fill(execution: Execution) -> Fill:
 def _seed(recorded: RecordedFill) -> LedgerExecution:
     fill = recorded.fill
     price = fill.price
-    if _OPTION.fullmatch(fill.symbol) is not None:
+    if is_option(fill.symbol):
         price = EXACT.divide(price, _OPTION_MULTIPLIER)
     execution = Execution(fill.fill_id, None, fill.symbol, None, fill.side, fill.qty, price, None, fill.filled_at)
     return LedgerExecution(execution, recorded.voided_at is not None)

@@ -1,5 +1,6 @@
 """What the account's mirror decides, carried out in a real ledger on every database that the settings accept."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 
@@ -64,3 +65,14 @@ async def test_a_renaming_to_what_does_not_fit_is_left_out(ledger: MirroredLedge
 def test_the_mirror_makes_no_ids_that_do_not_fit() -> None:
     assert [has_room_for_fill_id("x" * length) for length in (LONGEST_ID, LONGEST_ID + 1)] == [True, False]
     assert has_room_for_adjustment_id("x" * LONGEST_ID)
+
+
+@pytest.mark.parametrize("symbol", ["AAPL260320C00150000", "AAPL1260320C00150000"])
+async def test_an_option_costs_the_same_whoever_tells_of_it(ledger: MirroredLedger, symbol: str) -> None:
+    told = execution("stream", qty=1, price="2.5", symbol=symbol)
+    ways = [replace(told, execution_id=str(word), asset_class=word) for word in ("us_option", "us_equity", None)]
+    await ledger.carry_out([RecordExecution(one) for one in ways])
+    assert (await ledger.book()).open_positions[0].cost_basis == 750
+    seeds = await ledger.executions_since(NOON)
+    assert [seed.execution.price for seed in seeds] == [Decimal("2.5")] * 3
+    assert all(seed.execution.is_alike(told) for seed in seeds)

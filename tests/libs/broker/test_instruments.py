@@ -1,0 +1,25 @@
+import pytest
+
+from libs.broker.instruments import is_option
+
+
+@pytest.mark.parametrize("asset_class", [None, "us_option", "us_equity", "unknown"])
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        "AAPL260320C00150000",
+        "AAPL1260320C00150000",
+        "F260320P00012500",
+        "GOOGL2260320C00150000",
+        "ABCDEF260320C00150000",
+    ],
+)
+def test_an_options_symbol_says_so_by_itself(symbol, asset_class) -> None:
+    assert is_option(symbol, asset_class)
+
+
+@pytest.mark.parametrize(
+    "symbol", ["AAPL", "BRK.B", "BTC/USD", "ABCDEF1260320C00150000", "260320C00150000", "AAPL260320X00150000"]
+)
+def test_another_is_one_only_by_its_class(symbol) -> None:
+    assert [is_option(symbol, asset_class) for asset_class in (None, "us_equity", "us_option")] == [False, False, True]
