@@ -21,7 +21,18 @@ from typing import Final
 import msgspec
 
 from libs.broker.executions import Activity, Execution, Unreadable
-from libs.broker.wire_values import Fields, day, decode_fields, fields_of, moment, number, positive, side, text
+from libs.broker.wire_values import (
+    Fields,
+    asset_class_of,
+    day,
+    decode_fields,
+    moment,
+    number,
+    positive,
+    side,
+    symbol_of,
+    text,
+)
 from libs.portfolio.fills import EXACT
 
 _elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -158,7 +169,7 @@ def _read_one_position(raw: msgspec.Raw) -> AccountPosition | Unreadable:
         fields = decode_fields(raw)
     except ValueError as error:
         return Unreadable(None, _shortened(error))
-    symbol, qty = text(fields.get("symbol")), _signed_qty(fields)
+    symbol, qty = symbol_of(fields), _signed_qty(fields)
     if symbol is None:
         return Unreadable(None, "no symbol")
     if qty is None:
@@ -207,7 +218,7 @@ def _cost(fields: Fields, qty: Decimal) -> tuple[Decimal | None, Decimal | None]
 
 
 def _read_one_activity(fields: Fields) -> Execution | Activity | Unreadable:
-    kind, activity_id, symbol = text(fields.get("activity_type")), text(fields.get("id")), text(fields.get("symbol"))
+    kind, activity_id, symbol = text(fields.get("activity_type")), text(fields.get("id")), symbol_of(fields)
     if kind is None or activity_id is None:
         return Unreadable(symbol, "no activity type or no id", may_be_execution=True)
     if kind.upper() == "FILL":
@@ -239,7 +250,7 @@ def _read_fill(fields: Fields, execution_id: str, symbol: str | None) -> Executi
         execution_id,
         text(fields.get("order_id")),
         symbol,
-        text(fields.get("asset_class")) or text((fields_of(fields.get("order")) or {}).get("asset_class")),
+        asset_class_of(fields),
         way,
         qty,
         price,

@@ -20,7 +20,18 @@ from decimal import Decimal
 from typing import Final
 
 from libs.broker.executions import Execution, Unreadable
-from libs.broker.wire_values import Fields, decode_fields, fields_of, moment, number, positive, side, text
+from libs.broker.wire_values import (
+    Fields,
+    asset_class_of,
+    decode_fields,
+    fields_of,
+    moment,
+    number,
+    positive,
+    side,
+    symbol_of,
+    text,
+)
 
 TRADE_UPDATES: Final = "trade_updates"
 _HEARTBEATS: Final = frozenset({b"", b"\x01"})
@@ -174,10 +185,7 @@ def _read_execution_event(data: Fields, order: Fields, *, is_partial: bool) -> M
 
 def _read_bust(data: Fields, order: Fields) -> Message:
     # `execution_id` is then the bust's own, and `previous_execution_id` names what it takes back.
-    busted, symbol = (
-        text(data.get("previous_execution_id")) or text(data.get("execution_id")),
-        text(order.get("symbol")),
-    )
+    busted, symbol = text(data.get("previous_execution_id")) or text(data.get("execution_id")), symbol_of(order)
     if busted is None:
         return Unreadable(symbol, "a bust that names no execution", may_be_execution=True)
     return Busted(busted, text(order.get("id")), symbol, _time_of(data))
@@ -192,14 +200,14 @@ def _read_correction(data: Fields, order: Fields) -> Message:
 
 
 def _read_other(event: str | None, data: Fields, order: Fields) -> Message:
-    symbol = text(order.get("symbol"))
+    symbol = symbol_of(order)
     if event is None or text(data.get("execution_id")) is not None:
         return Unreadable(symbol, f"the unknown event {event or '?':.40} may tell an execution", may_be_execution=True)
     return OrderEvent(event, text(order.get("id")), symbol)
 
 
 def _read_execution(data: Fields, order: Fields) -> Execution | Unreadable:
-    execution_id, symbol = text(data.get("execution_id")), text(order.get("symbol"))
+    execution_id, symbol = text(data.get("execution_id")), symbol_of(order)
     way, qty, price = side(order.get("side")), positive(data.get("qty")), positive(data.get("price"))
     executed_at = moment(data.get("timestamp")) or moment(data.get("at"))
     if execution_id is None or symbol is None or way is None or qty is None or price is None or executed_at is None:
@@ -209,7 +217,7 @@ def _read_execution(data: Fields, order: Fields) -> Execution | Unreadable:
         execution_id,
         text(order.get("id")),
         symbol,
-        text(order.get("asset_class")),
+        asset_class_of(order),
         way,
         qty,
         price,

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from libs.broker.instruments import canonical_symbol
 from libs.portfolio.fills import Side
 
 Fields = dict[str, object]
@@ -49,6 +50,17 @@ def fields_of(value: object) -> Fields | None:
 def text(value: object) -> str | None:
     """Return a text that says something, stripped; None for anything else."""
     return (value.strip() or None) if isinstance(value, str) else None
+
+
+def asset_class_of(fields: Fields) -> str | None:
+    """Return the broker's word for the kind of instrument, which may stand in a nested order; None when not told."""
+    return text(fields.get("asset_class")) or text((fields_of(fields.get("order")) or {}).get("asset_class"))
+
+
+def symbol_of(fields: Fields) -> str | None:
+    """Return the symbol in the one form that it has here; None when not told."""
+    found = text(fields.get("symbol"))
+    return None if found is None else canonical_symbol(found, asset_class_of(fields))
 
 
 def number(value: object) -> Decimal | None:

@@ -309,6 +309,27 @@ async def test_keys_refused_for_a_moment_stop_nothing_for_good(tmp_path: Path, r
         assert await stream() == "streaming"
 
 
+async def test_a_coin_that_positions_write_without_its_slash_is_one_holding(tmp_path: Path, redis_url: str) -> None:
+    async with mirrored(tmp_path, redis_url) as (gateway, simulator):
+        # Laid over the holding that the fills below make.
+        simulator.account.exotic["ETH/USD"] = {"symbol": "ETHUSD", "asset_class": "crypto"}
+        await simulator.desk.fill("ETH/USD", "buy", Decimal(2), Decimal(3000))
+        await simulator.desk.fill("ETH/USD", "sell", Decimal("0.5"), Decimal(3100))
+        await eventually(lambda: agrees(gateway, simulator), within_s=20)
+        tesla = {"symbol": "TSLA", "qty": "7", "avg_entry_price": "200", "cost_basis": "1400"}
+        show(simulator, **tesla, side="long", asset_class="us_equity")
+
+        async def is_compared() -> bool:
+            return "TSLA" in await quantities(gateway)
+
+        await eventually(is_compared, within_s=30)
+        assert await quantities(gateway) == {"AAPL": 100, "MSFT": -20, "TSLA": 7, "ETH/USD": Decimal("1.5")}
+        adjustments = (await gateway.get("/api/v1/adjustments"))["adjustments"]
+        assert [one["symbol"] for one in adjustments] == ["TSLA"], "neither name of the coin differs"
+        rows = {row["symbol"]: row for row in (await gateway.get("/api/v1/positions/pnl/realtime"))["positions"]}
+        assert rows["ETH/USD"]["realized_pnl"] == 50
+
+
 async def test_two_gateways_on_one_database_record_each_execution_once(tmp_path: Path, redis_url: str) -> None:
     async with mirrored(tmp_path, redis_url) as (gateway, simulator):
         settings = mirror_settings(tmp_path, redis_url, simulator)

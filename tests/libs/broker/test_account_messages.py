@@ -90,6 +90,14 @@ class TestPositions:
         )
         assert [position.asset_class for position in answer.positions] == ["crypto", "us_option", "global_equity"]
 
+    def test_a_coin_is_named_as_its_fills_name_it(self) -> None:
+        coin = POSITION | {"symbol": "BTCUSD", "asset_class": "crypto"}
+        answer = read_positions(body(coin, POSITION | {"symbol": "ODDUSD"}, coin | {"symbol": "ETHUSD", "qty": "lots"}))
+        assert [position.symbol for position in answer.positions] == ["BTC/USD", "ODDUSD"]
+        assert [one.symbol for one in answer.unreadable] == ["ETH/USD"]
+        both = read_positions(body(coin, coin | {"symbol": "BTC/USD"}))
+        assert (both.positions, [one.symbol for one in both.unreadable]) == ((), ["BTC/USD"])
+
     def test_a_symbol_listed_twice_is_not_believed(self) -> None:
         answer = read_positions(body(POSITION, POSITION | {"qty": "7"}))
         assert (answer.positions, [one.symbol for one in answer.unreadable]) == ((), ["AAPL"])
@@ -143,6 +151,19 @@ class TestActivities:
             Activity(DIVIDEND["id"], "DIV", date(2019, 8, 1), "T", D(2), D("1.02"), D("0.51"), None, None, "executed"),
         )
         assert (page.last_id, page.count, page.unreadable) == (DIVIDEND["id"], 2, ())
+
+    @pytest.mark.parametrize(
+        ("changes", "symbol"),
+        [
+            ({"symbol": "BTC/USD"}, "BTC/USD"),
+            ({"symbol": "BTCUSD"}, "BTCUSD"),  # no class: it may be anything
+            ({"symbol": "BTCUSD", "asset_class": "crypto"}, "BTC/USD"),
+            ({"symbol": "BTCUSD", "order": {"asset_class": "crypto"}}, "BTC/USD"),
+        ],
+    )
+    def test_coins(self, changes, symbol) -> None:
+        page = read_activities(body(FILL | changes, DIVIDEND | changes))
+        assert [one.symbol for one in (*page.executions, *page.activities)] == [symbol, symbol]
 
     def test_the_execution_is_the_part_after_the_colons(self) -> None:
         assert execution_id_of("20190524::8efc") == "8efc"

@@ -1,6 +1,7 @@
 import pytest
 
-from libs.broker.instruments import is_option
+from libs.broker.instruments import canonical_symbol, is_option
+from libs.market_data.symbols import is_symbol
 
 
 @pytest.mark.parametrize("asset_class", [None, "us_option", "us_equity", "unknown"])
@@ -23,3 +24,25 @@ def test_an_options_symbol_says_so_by_itself(symbol, asset_class) -> None:
 )
 def test_another_is_one_only_by_its_class(symbol) -> None:
     assert [is_option(symbol, asset_class) for asset_class in (None, "us_equity", "us_option")] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "expected"),
+    [
+        ("BTCUSD", "BTC/USD"),
+        ("ETHUSDT", "ETH/USDT"),
+        ("BTCUSDC", "BTC/USDC"),
+        ("USDTUSD", "USDT/USD"),
+        ("ETHBTC", "ETH/BTC"),
+        ("ETH/USD", "ETH/USD"),
+        ("USD", "USD"),
+        ("BTC", "BTC"),
+        ("USDT", "USDT"),
+        ("DOGE", "DOGE"),
+    ],
+)
+def test_a_coin_has_its_slash(symbol, expected) -> None:
+    assert canonical_symbol(symbol, "crypto") == expected
+    assert canonical_symbol(expected, "crypto") == expected
+    assert [canonical_symbol(symbol, asset_class) for asset_class in (None, "us_equity")] == [symbol, symbol]
+    assert "/" not in expected or not is_symbol(expected)

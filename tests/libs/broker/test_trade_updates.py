@@ -77,6 +77,13 @@ class TestExecutions:
         assert isinstance(event, Unreadable)
         assert event.may_be_execution
 
+    @pytest.mark.parametrize("event", ["fill", "trade_bust", "trade_correct", "canceled", "levitated"])
+    def test_a_coin_is_named_in_its_one_form(self, event) -> None:
+        order = ORDER | {"symbol": "ETHUSD", "asset_class": "crypto"}
+        told = read_message(update(event=event, order=order))
+        execution = told.execution if isinstance(told, Executed | Corrected) else told
+        assert execution.symbol == "ETH/USD"
+
     def test_the_servers_time_stands_in_for_the_executions(self) -> None:
         event = read_message(update(timestamp=None))
         assert isinstance(event, Executed)
