@@ -9,7 +9,8 @@ from sqlalchemy import Row, Select, and_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, LedgerAccess, can_be_recorded
+from apps.execution_gateway.column_room import has_room_for_adjustment_id
+from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, LedgerAccess
 from apps.execution_gateway.page_cursor import decode_cursor, encode_cursor, older_than
 from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
@@ -95,7 +96,7 @@ class AdjustmentLedger:
 
         Raises AdjustmentNotFoundError.
         """
-        if not can_be_recorded(adjustment_id):
+        if not has_room_for_adjustment_id(adjustment_id):
             raise AdjustmentNotFoundError(adjustment_id)
         row = {"account": self._account, "adjustment_id": adjustment_id, "reason": reason, "voided_at": self._now()}
         try:

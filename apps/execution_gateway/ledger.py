@@ -15,9 +15,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from apps.execution_gateway.adjustment_ledger import AdjustmentLedger
+from apps.execution_gateway.column_room import has_room_for_fill_id
 from apps.execution_gateway.database import CALL_TIMEOUT_S, DatabaseUnavailableError
 from apps.execution_gateway.fill_batch import Comparison, compare_fills
-from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, LedgerAccess, can_be_recorded
+from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, LedgerAccess
 from apps.execution_gateway.mirror_state import MirrorStateStore
 from apps.execution_gateway.page_cursor import decode_cursor, encode_cursor, older_than
 from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS, FILL_VOIDS, FILLS
@@ -159,7 +160,7 @@ class Ledger:
 
         Raises FillNotFoundError.
         """
-        if not can_be_recorded(fill_id):
+        if not has_room_for_fill_id(fill_id):
             raise FillNotFoundError(fill_id)
         row = {"account": self.account, "fill_id": fill_id, "reason": reason, "voided_at": self._now()}
         try:

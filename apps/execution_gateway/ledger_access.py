@@ -16,7 +16,6 @@ ROWS_AT_ONCE: Final = 500
 """How many rows of a list one statement asks for or writes: between two the event loop serves others."""
 LOAD_ROWS: Final = 5000
 """How many rows one query loads: each is bounded in time, so a ledger of any size can be read."""
-_LONGEST_ID: Final = 128
 
 
 class LedgerAccess:
@@ -55,11 +54,6 @@ class LedgerAccess:
                 await self._write_turn.acquire()
         except TimeoutError as error:
             raise DatabaseUnavailableError("too much is being recorded at once; post this once more") from error
-
-
-def can_be_recorded(entry_id: str) -> bool:
-    """Say whether the tables have room for an id: PostgreSQL refuses even to look for one that they have not."""
-    return len(entry_id) <= _LONGEST_ID and "\0" not in entry_id
 
 
 _LOCK_ALL: Final = (

@@ -139,7 +139,7 @@ class MirroredLedger:
             earliest[symbol] = min(at, earliest.get(symbol, at))
         changed = set()
         for symbol, at in earliest.items():
-            for recorded in await self._ledger.adjustments.newest(_MOST_TAKEN_BACK, symbol):
+            for recorded in (await self._ledger.adjustments.page(_MOST_TAKEN_BACK, symbol)).adjustments:
                 adjustment_id = recorded.adjustment.adjustment_id
                 is_standing = recorded.voided_at is None and recorded.recorded_at >= at
                 if is_standing and adjustment_id.startswith(RECONCILED):
