@@ -162,7 +162,7 @@ async def test_a_reader_who_takes_nothing_slows_nobody(running_gateway: RunningG
     for symbol in symbols:
         await running_gateway.fill(symbol, 1, 100)
     _, writer = await asyncio.open_connection("127.0.0.1", int(running_gateway.base_url.rpartition(":")[2]), limit=1024)
-    writer.write(f"GET {STREAM} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    writer.write(f"GET {STREAM} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     await writer.drain()
     await eventually(lambda: running_gateway.gateway.feed.readers == 1)
     async with reading(running_gateway) as events:
