@@ -11,11 +11,11 @@ ledger: call `caught_up` only when those of all pages are recorded, for the curs
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 from libs.broker.account_messages import ActivitiesPage
 from libs.broker.commands import Command, RecordActivity
-from libs.broker.executions import Execution, Unreadable
+from libs.broker.executions import Activity, Execution, Unreadable
 from libs.broker.known_executions import LONGEST_LAG, REMEMBERED, KnownExecutions, LedgerExecution, Source
 from libs.broker.trade_updates import (
     TRADE_UPDATES,
@@ -74,6 +74,13 @@ class _Question:
     newest: datetime | None = None
 
 
+class _Told(NamedTuple):
+    """An activity as REST told it last, and when that was asked."""
+
+    activity: Activity
+    at: datetime
+
+
 class Mirror:
     """What is known of the account. `seeds` are the ledger's executions of the last eight days, void ones included.
 
@@ -86,12 +93,11 @@ class Mirror:
         now: datetime,
         *,
         seeds: Iterable[LedgerExecution] = (),
-        known_activities: Iterable[str] = (),
         cursor: datetime | None = None,
         round_every: timedelta = timedelta(seconds=60),
     ) -> None:
         self._executions = KnownExecutions(seeds, now=now)
-        self._activities = dict.fromkeys(known_activities, now)
+        self._activities: dict[str, _Told] = {}
         self._round_every = round_every
         self._positions_gap = min(_POSITIONS_GAP, round_every)
         self._question: _Question | None = None
@@ -201,8 +207,10 @@ class Mirror:
             question.newest = max(question.newest or execution.executed_at, execution.executed_at)
             commands += self._executions.told(execution, Source.REST, question.asked_at)
         for activity in page.activities:
-            if activity.activity_id not in self._activities:
-                self._activities[activity.activity_id] = question.asked_at
+            told = self._activities.get(activity.activity_id)
+            # Under the same id it may still be executed, or be taken back.
+            if told is None or not _is_alike(told.activity, activity):
+                self._activities[activity.activity_id] = _Told(activity, question.asked_at)
                 commands.append(RecordActivity(activity))
         return commands
 
@@ -286,4 +294,15 @@ class Mirror:
             self.cursor = newest if self.cursor is None else max(self.cursor, newest)
         oldest = min(self.cursor or question.asked_at, question.asked_at) - REMEMBERED
         self._executions.forget_before(oldest)
-        self._activities = {name: at for name, at in self._activities.items() if at >= oldest}
+        self._activities = {name: told for name, told in self._activities.items() if told.at >= oldest}
+
+
+def _is_alike(told: Activity, activity: Activity) -> bool:
+    """Say whether an activity has the status and the numbers that it was told with."""
+    return (
+        told.status == activity.status
+        and told.qty == activity.qty
+        and told.net_amount == activity.net_amount
+        and told.per_share_amount == activity.per_share_amount
+        and told.price == activity.price
+    )
