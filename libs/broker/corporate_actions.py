@@ -5,9 +5,10 @@ out, new shares in, under one date. Nothing is dropped: what moves cash alone is
 what we do not understand is returned. Effective at the beginning of the New York date that the broker books it under.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import ROUND_DOWN, Decimal
 from fractions import Fraction
@@ -18,6 +19,7 @@ from libs.broker.reconcile import OurPosition
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.days import day_start
 from libs.portfolio.fills import EXACT, ZERO
+from libs.portfolio.positions import COST_STEP
 
 ACCOUNT_WIDE: Final = "ACCOUNT"
 """Stands for the symbol of a fee or dividend that names none. Too long for a symbol, so it can be nobody's."""
@@ -30,6 +32,11 @@ _RENAMINGS: Final = frozenset({"NC", "SC"})
 _TRANSFERS: Final = frozenset(
     {"SPIN", "SSO", "MA", "REORG", "ACATS", "JNLS", "VOF", "OPEXP", "OPASN", "OPXRC", "OPEXC", "OPTRD", "OPCA"}
 )
+_OPTION_ENDS: Final = frozenset({"OPEXP", "OPASN", "OPXRC", "OPEXC"})
+"""An option is gone, and what it had cost is lost (or, written, earned); the shares behind it come as OPTRD."""
+_OPTION: Final = re.compile(r"[A-Z]{1,6}[0-9]?[0-9]{6}[CP][0-9]{8}")
+_OPTION_MULTIPLIER: Final = 100
+"""An option's price is quoted per share, and a contract is for a hundred (OCC)."""
 _CASH: Final = frozenset({"INT", "INTNRA", "INTTW", "CSD", "CSW", "TRANS", "JNL", "JNLC", "ACATC"})
 _UNDONE: Final = frozenset({"canceled", "cancelled", "rejected", "reversed"})
 _NOT_YET: Final = frozenset({"pending", "queued", "sent_to_clearing"})
@@ -70,6 +77,11 @@ class Applied:
 def adjustment_id_of(activity: Activity) -> str:
     """Return the ledger's id of what `activity` brings about; the same for ever."""
     return f"activity:{activity.activity_id}"
+
+
+def _cash_id_of(activity: Activity) -> str:
+    """Return the ledger's id of what an activity realizes that moves shares too."""
+    return f"{adjustment_id_of(activity)}:cash"
 
 
 def apply_activities(activities: Iterable[Activity], held: HeldBefore) -> Applied:
@@ -118,6 +130,8 @@ class _Sorted:
         kind, status = activity.kind.partition(".")[0], (activity.status or "").lower()
         if status in _UNDONE:
             self.undone.append(adjustment_id_of(activity))
+            if kind in _TRANSFERS:
+                self.undone.append(_cash_id_of(activity))
         elif status in _NOT_YET:
             self.not_yet.append(activity)
         elif kind in _SPLITS and activity.symbol is not None:
@@ -244,39 +258,93 @@ def _old_and_new(one: Activity, other: Activity, held: HeldBefore) -> tuple[Acti
 
 
 def _moves(entries: Sequence[Activity], held: HeldBefore) -> Applied:
-    """Move shares in and out: spin-offs, mergers, transfers. What leaves takes its share of the cost along.
+    """Move shares in and out: spin-offs, mergers, transfers, options. What leaves takes its share of the cost along.
 
     Cash for shares that were taken away is realized against their cost; beside shares that came in it is unhandled.
     """
-    moving = [one for one in entries if one.qty]
+    unhandled = [Unhandled(one, "cash of a corporate action") for one in entries if _is_paid_both_ways(one, held)]
+    moving = [one for one in entries if one.qty and not any(one is other.activity for other in unhandled)]
     paying = [one for one in entries if not one.qty and one.net_amount]
-    adjustments = [_move(one, held) for one in moving]
     nothing = [one for one in entries if not one.qty and not one.net_amount]
-    if not paying:
-        return Applied(tuple(adjustments), tuple(nothing))
-    if not moving or any(one.qty is not None and one.qty > ZERO for one in moving):
-        return Applied(
-            tuple(adjustments),
-            tuple(nothing),
-            unhandled=tuple(Unhandled(one, "cash of a corporate action") for one in paying),
-        )
-    # What left took its cost along; the cash realizes the rest.
-    gain = EXACT.subtract(_sum(one.net_amount for one in paying), _sum(_negated(one.amount) for one in adjustments))
-    if not gain:
-        return Applied(tuple(adjustments), (*nothing, *paying))
-    adjustments.append(_adjustment(paying[0], AdjustmentKind.CASH_IN_LIEU, amount=gain))
-    return Applied(tuple(adjustments), (*nothing, *paying[1:]))
+    adjustments = [adjustment for one in moving for adjustment in _move(one, held)]
+    if paying and (not moving or any(one.qty is not None and one.qty > ZERO for one in moving)):
+        unhandled += [Unhandled(one, "cash of a corporate action") for one in paying]
+    elif paying:
+        gain = EXACT.add(_sum(one.net_amount for one in paying), _unrealized(moving, held))
+        if gain:
+            adjustments.append(_adjustment(paying.pop(0), AdjustmentKind.CASH_IN_LIEU, amount=gain))
+        nothing += paying
+    return Applied(tuple(adjustments), tuple(nothing), unhandled=tuple(unhandled))
 
 
-def _move(activity: Activity, held: HeldBefore) -> Adjustment:
-    qty = activity.qty or ZERO
+def _is_paid_both_ways(activity: Activity, held: HeldBefore) -> bool:
+    """Say whether an entry brings shares in and pays cash as well: what the shares cost then is not known."""
+    qty, paid = activity.qty or ZERO, activity.net_amount or ZERO
+    if not qty or not paid or (qty > ZERO) != (paid > ZERO):
+        return False
+    return not _closed(qty, held(activity.symbol or "", activity.date).qty)
+
+
+def _unrealized(moving: Iterable[Activity], held: HeldBefore) -> Decimal:
+    """Return the signed cost that entries without cash of their own have moved: in, or negative when out."""
+    return _sum(_move(one, held)[0].amount for one in moving if _cash_of(one) is None)
+
+
+def _move(activity: Activity, held: HeldBefore) -> list[Adjustment]:
+    """Return the transfer of an entry's shares, and what they have realized when the entry itself is paid for them."""
+    qty, cash = activity.qty or ZERO, _cash_of(activity)
     before = held(activity.symbol or "", activity.date)
-    is_leaving = bool(before.qty) and (before.qty > ZERO) != (qty > ZERO) and abs(qty) <= abs(before.qty)
-    if is_leaving:
-        amount = EXACT.divide(EXACT.multiply(before.cost, qty), before.qty).quantize(Decimal("1e-12"), context=EXACT)
-    else:
-        amount = EXACT.multiply(qty, activity.price or ZERO)
-    return _adjustment(activity, AdjustmentKind.TRANSFER, qty=qty, amount=amount)
+    closed = _closed(qty, before.qty)
+    if cash is None:
+        is_leaving = closed == qty
+        cost = _cost_of_closed(before, qty) if is_leaving else EXACT.multiply(qty, _unit_price(activity))
+        return [_adjustment(activity, AdjustmentKind.TRANSFER, qty=qty, amount=cost)]
+    cost = EXACT.add(_cost_of_closed(before, closed), _cost_of_opened(cash, qty, closed))
+    moved = [_adjustment(activity, AdjustmentKind.TRANSFER, qty=qty, amount=cost)]
+    gain = EXACT.add(cash, cost)
+    if gain:
+        realized = _adjustment(activity, AdjustmentKind.CASH_IN_LIEU, amount=gain)
+        moved.append(replace(realized, adjustment_id=_cash_id_of(activity)))
+    return moved
+
+
+def _closed(qty: Decimal, before: Decimal) -> Decimal:
+    """Return the part of `qty` that takes shares held away, with its sign."""
+    if not before or (before > ZERO) == (qty > ZERO):
+        return ZERO
+    return qty if abs(qty) <= abs(before) else before.copy_negate()
+
+
+def _cost_of_closed(before: OurPosition, closed: Decimal) -> Decimal:
+    """Return the cost that moves with `closed`: negative when shares leave."""
+    if not closed:
+        return ZERO
+    return EXACT.divide(EXACT.multiply(before.cost, closed), before.qty).quantize(COST_STEP, context=EXACT)
+
+
+def _cost_of_opened(cash: Decimal, qty: Decimal, closed: Decimal) -> Decimal:
+    """Return the cost of what comes in, or is sold short, beyond what `closed` took: its part of the cash."""
+    if not closed:
+        return cash.copy_negate()
+    opened = EXACT.subtract(closed, qty)
+    return EXACT.divide(EXACT.multiply(cash, opened), qty).quantize(COST_STEP, context=EXACT)
+
+
+def _cash_of(activity: Activity) -> Decimal | None:
+    """Return the signed cash that an entry's own shares were paid with; None when they only moved."""
+    kind, qty = activity.kind.partition(".")[0], activity.qty or ZERO
+    if activity.net_amount:
+        return activity.net_amount
+    if kind == "OPTRD" and activity.price is not None:
+        return EXACT.multiply(qty.copy_negate(), _unit_price(activity))
+    is_ended = kind in _OPTION_ENDS and _OPTION.fullmatch(activity.symbol or "") is not None
+    return ZERO if is_ended else None
+
+
+def _unit_price(activity: Activity) -> Decimal:
+    """Return what one unit costs, in USD: an option's price is told per share."""
+    is_option = _OPTION.fullmatch(activity.symbol or "") is not None
+    return EXACT.multiply(activity.price or ZERO, _OPTION_MULTIPLIER if is_option else 1)
 
 
 def _adjustment(

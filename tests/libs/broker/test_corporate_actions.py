@@ -340,6 +340,102 @@ class TestMoves:
         assert apply_activities([one], holding(10)) == Applied(cash=(one,))
 
 
+OPTION = "AAPL251017C00150000"
+FRIDAY = datetime(2025, 10, 17, 15, tzinfo=UTC)
+
+
+def folded(held: object, price: object, *entries: Activity):
+    """Return the position in the entries' symbol when so many were held since Friday, bought or sold at `price`."""
+    first = entries[0]
+    position = OurPosition(D(str(held)), D(str(held)) * D(str(price)))
+    applied = apply_activities(entries, lambda _symbol, _day: position)
+    assert (applied.waiting, applied.unhandled) == ((), ())
+    ids = [one.adjustment_id for one in applied.adjustments]
+    assert len({*ids}) == len(ids)
+    return book_of(fill(held, price, filled_at=FRIDAY, symbol=first.symbol), *applied.adjustments).positions[
+        first.symbol
+    ]
+
+
+class TestPaidMoves:
+    @pytest.mark.parametrize("kind", ["OPEXP", "OPASN", "OPXRC", "OPEXC"])
+    @pytest.mark.parametrize("net_amount", [None, 0])
+    @pytest.mark.parametrize(("held", "realized"), [(1, -500), (-1, 500), (3, -1500)])
+    def test_an_option_that_ended_has_lost_its_cost_or_earned_it(self, kind, net_amount, held, realized) -> None:
+        position = folded(held, 500, activity(kind, OPTION, qty=-held, net_amount=net_amount))
+        assert (position.qty, position.cost_basis, position.realized_pnl) == (0, 0, realized)
+
+    def test_a_part_of_it_has_lost_its_part(self) -> None:
+        position = folded(3, 500, activity("OPEXP", OPTION, qty=-1))
+        assert (position.qty, position.cost_basis, position.realized_pnl) == (2, 1000, -500)
+
+    def test_an_option_bought_and_ended_on_one_day(self) -> None:
+        applied = apply_activities([activity("OPEXP", OPTION, qty=-1)], NOTHING_HELD)
+        bought = fill(1, 500, symbol=OPTION)
+        position = book_of(bought, *applied.adjustments).positions[OPTION]
+        assert (position.qty, position.cost_basis, position.realized_pnl) == (0, 0, -500)
+
+    @pytest.mark.parametrize(
+        ("held", "cost", "qty", "fields", "left", "realized"),
+        [
+            (100, 100, -100, {"price": 150}, (0, 0), 5000),
+            (100, 100, -100, {"net_amount": 15000}, (0, 0), 5000),
+            (100, 100, -100, {"net_amount": 15000, "price": 1}, (0, 0), 5000),
+            (100, 100, -100, {"net_amount": 0, "price": 150}, (0, 0), 5000),
+            (200, 100, -100, {"price": 90}, (100, 10000), -1000),
+            (-100, 150, 100, {"price": 160}, (0, 0), -1000),
+            (-100, 150, 100, {"net_amount": -14000}, (0, 0), 1000),
+            (100, 100, -150, {"price": 150}, (-50, -7500), 5000),
+            (-100, 150, 150, {"price": 140}, (50, 7000), 1000),
+            (100, 100, 100, {"price": 150}, (200, 25000), 0),
+            (100, 100, 100, {"net_amount": -15000}, (200, 25000), 0),
+            (-100, 150, -100, {"net_amount": 14000}, (-200, -29000), 0),
+        ],
+    )
+    def test_shares_bought_and_sold_by_an_option(self, held, cost, qty, fields, left, realized) -> None:
+        position = folded(held, cost, activity("OPTRD", qty=qty, **fields))
+        assert (position.qty, position.cost_basis, position.realized_pnl) == (*left, realized)
+
+    def test_an_option_itself_is_priced_per_share(self) -> None:
+        position = folded(2, 500, activity("OPTRD", OPTION, qty=-2, price=7))
+        assert (position.qty, position.realized_pnl) == (0, 400)
+
+    def test_shares_and_cash_in_one_entry_of_a_merger(self) -> None:
+        one = activity("MA", qty=-100, net_amount=5000)
+        position = folded(100, 30, one)
+        assert (position.qty, position.cost_basis, position.realized_pnl) == (0, 0, 2000)
+        out, gain = apply_activities([one], holding(100, 3000)).adjustments
+        assert (out.adjustment_id, gain.adjustment_id) == (adjustment_id_of(one), f"{adjustment_id_of(one)}:cash")
+        assert (out.amount, gain.kind, gain.amount) == (-3000, AdjustmentKind.CASH_IN_LIEU, 2000)
+
+    def test_more_cash_beside_it_is_realized_too(self) -> None:
+        position = folded(100, 30, activity("MA", qty=-100, net_amount=5000), activity("MA", net_amount=300))
+        assert (position.qty, position.cost_basis, position.realized_pnl) == (0, 0, 2300)
+
+    def test_cash_of_exactly_the_cost_realizes_nothing(self) -> None:
+        assert only(apply_activities([activity("MA", qty=-10, net_amount=1000)], holding(10, 1000))).amount == -1000
+
+    def test_no_part_of_a_price_becomes_a_gain(self) -> None:
+        one = activity("OPTRD", qty=D("0.333333333"), price=D("1.2345678"))
+        assert only(apply_activities([one], NOTHING_HELD)).amount == D("0.333333333") * D("1.2345678")
+
+    @pytest.mark.parametrize(("qty", "net_amount"), [(5, 100), (-5, -100)])
+    def test_shares_that_come_in_with_cash_are_named(self, qty, net_amount) -> None:
+        one = activity("MA", qty=qty, net_amount=net_amount, price=9)
+        applied = apply_activities([one], NOTHING_HELD)
+        assert applied == Applied(unhandled=(Unhandled(one, "cash of a corporate action"),))
+
+    @pytest.mark.parametrize("kind", ["MA", "ACATS", "JNLS", "OPASN"])
+    def test_what_leaves_unpaid_realizes_nothing(self, kind) -> None:
+        position = folded(10, 30, activity(kind, qty=-4, price=999))
+        assert (position.qty, position.cost_basis, position.realized_pnl) == (6, 180, 0)
+
+    def test_taken_back_with_what_it_had_realized(self) -> None:
+        one = activity("MA", qty=-100, net_amount=5000, status="canceled")
+        undone = apply_activities([one], NOTHING_HELD).undone
+        assert undone == (adjustment_id_of(one), f"{adjustment_id_of(one)}:cash")
+
+
 class TestStatuses:
     @pytest.mark.parametrize("status", ["canceled", "CANCELLED", "rejected", "reversed"])
     def test_what_the_broker_took_back(self, status) -> None:
@@ -375,7 +471,24 @@ def test_the_same_activity_counts_once() -> None:
     assert len(apply_activities([one, one, replace(one)], NOTHING_HELD).adjustments) == 1
 
 
-KINDS = ("DIV", "DIVNRA", "FEE", "CIL", "INT", "CSD", "SPLIT", "SSP", "NC", "SC", "SPIN", "MA", "OPEXP", "WARP", "FILL")
+KINDS = (
+    "DIV",
+    "DIVNRA",
+    "FEE",
+    "CIL",
+    "INT",
+    "CSD",
+    "SPLIT",
+    "SSP",
+    "NC",
+    "SC",
+    "SPIN",
+    "MA",
+    "OPTRD",
+    "OPEXP",
+    "WARP",
+    "FILL",
+)
 figures = (
     st.none() | st.sampled_from([D(0), D(1), D(-1), D(10), D(-10), D(40)]) | st.decimals(-(10**6), 10**6, places=9)
 )
@@ -402,10 +515,15 @@ def activities(draw: st.DrawFn) -> list[Activity]:
     ]
 
 
+def source_of(adjustment_id: str) -> str:
+    """Return the activity that an adjustment is named after."""
+    return adjustment_id.removeprefix("activity:").removesuffix(":cash")
+
+
 def is_partner(one: Activity, applied: Applied, given: dict[str, Activity]) -> bool:
     """Say whether `one` is the second entry of a split or renaming that became an adjustment under the first's id."""
     for adjustment in applied.adjustments:
-        first = given[adjustment.adjustment_id.removeprefix("activity:")]
+        first = given[source_of(adjustment.adjustment_id)]
         if first.date != one.date:
             continue
         if adjustment.kind is AdjustmentKind.SPLIT and (first.symbol, "S") == (one.symbol, one.kind[0]):
@@ -419,11 +537,13 @@ def is_partner(one: Activity, applied: Applied, given: dict[str, Activity]) -> b
 def test_every_activity_lands_in_exactly_one_part(drawn, held) -> None:
     given = {one.activity_id: one for one in drawn}
     applied = apply_activities(drawn, lambda _symbol, _day: OurPosition(held, held * 3))
+    names = Counter(one.adjustment_id for one in applied.adjustments)
+    assert set(names.values()) <= {1}
     landed = Counter(
         [
-            *(one.adjustment_id.removeprefix("activity:") for one in applied.adjustments),
+            *{source_of(one.adjustment_id) for one in applied.adjustments},
             *(one.activity_id for one in (*applied.cash, *applied.waiting)),
-            *(undone.removeprefix("activity:") for undone in applied.undone),
+            *{source_of(undone) for undone in applied.undone},
             *(one.activity.activity_id for one in applied.unhandled),
         ]
     )
