@@ -14,7 +14,7 @@ from apps.execution_gateway.adjustment_ledger import AdjustmentNotFoundError
 from apps.execution_gateway.column_room import has_room_for_adjustment, has_room_for_fill, has_room_for_fill_id
 from apps.execution_gateway.ledger import FillNotFoundError, Ledger, RecordedFill
 from libs.broker.commands import Command, RecordActivity, RecordExecution, VoidExecution
-from libs.broker.corporate_actions import Applied, apply_activities
+from libs.broker.corporate_actions import Applied, Known, apply_activities
 from libs.broker.executions import Activity, Execution
 from libs.broker.instruments import is_option
 from libs.broker.known_executions import LedgerExecution
@@ -45,6 +45,7 @@ class MirroredLedger:
         self.voids = 0
         self.adjustments = 0
         self._waiting: dict[str, Activity] = {}
+        self._waited: frozenset[str] = frozenset()
         self.applied = Applied()
         """What the activities of the last round came to."""
 
@@ -85,7 +86,8 @@ class MirroredLedger:
             position = book.position_before(symbol, day_start(day))
             return OurPosition(position.qty, position.cost_basis)
 
-        applied = apply_activities(self._waiting.values(), held)
+        known = Known(self._waited, _adjustment_ids(book, {one.symbol for one in self._waiting.values()}))
+        applied = apply_activities(self._waiting.values(), held, known)
         changed = await self.record_adjustments(applied.adjustments)
         for adjustment_id in applied.undone:
             try:
@@ -102,6 +104,7 @@ class MirroredLedger:
             )
         self.applied = applied
         self._waiting = {one.activity_id: one for one in applied.waiting}
+        self._waited = frozenset(self._waiting)
         return changed
 
     async def record_adjustments(self, adjustments: Sequence[Adjustment]) -> set[str]:
@@ -204,6 +207,12 @@ def _fitting_adjustments(adjustments: Iterable[Adjustment]) -> list[Adjustment]:
         else:
             log.error("adjustment_does_not_fit", adjustment_id=one.adjustment_id[:_SHOWN], symbol=one.symbol[:_SHOWN])
     return fitting
+
+
+def _adjustment_ids(book: Book, symbols: Iterable[str | None]) -> frozenset[str]:
+    """Return the ids of the adjustments that stand of these symbols."""
+    entries = (step.entry for symbol in symbols if symbol is not None for step in book.steps.get(symbol, ()))
+    return frozenset(entry.adjustment_id for entry in entries if isinstance(entry, Adjustment))
 
 
 def _fill(execution: Execution) -> Fill:

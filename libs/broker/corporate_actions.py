@@ -7,7 +7,7 @@ what we do not understand is returned. Effective at the beginning of the New Yor
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import ROUND_DOWN, Decimal
@@ -26,6 +26,7 @@ ACCOUNT_WIDE: Final = "ACCOUNT"
 
 _SHARE_STEP: Final = Decimal("1e-9")
 _DENOMINATORS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 20, 25, 50, 100, 1000, 10_000)
+_ROUND: Final = (1000, 500, 100, 50, 10, 5, 1)
 _FEES: Final = frozenset({"FEE", "CFEE", "PTC", "PTR", "TAF", "REG", "CAT"})
 _SPLITS: Final = frozenset({"SPLIT", "SSP", "FSPLIT", "RSPLIT"})
 _RENAMINGS: Final = frozenset({"NC", "SC"})
@@ -43,6 +44,25 @@ _NOT_YET: Final = frozenset({"pending", "queued", "sent_to_clearing"})
 
 HeldBefore = Callable[[str, date], OurPosition]
 """Returns what the ledger held of a symbol as a New York date began, before that date's corporate actions."""
+
+
+IsCut = Callable[[str, date], bool]
+"""Says whether cash was paid in lieu of a fraction of a symbol's shares on a date: what is left may be whole shares."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What earlier rounds came to: ids of the activities that have `waited`, and of adjustments that are `recorded`."""
+
+    waited: Container[str] = ()
+    recorded: Container[str] = ()
+
+    def have_waited(self, activities: Iterable[Activity]) -> bool:
+        """Say whether all of them were given before."""
+        return all(one.activity_id in self.waited for one in activities)
+
+
+NOTHING_KNOWN: Final = Known()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +104,25 @@ def _cash_id_of(activity: Activity) -> str:
     return f"{adjustment_id_of(activity)}:cash"
 
 
-def apply_activities(activities: Iterable[Activity], held: HeldBefore) -> Applied:
+def _split_id_of(activity: Activity) -> str:
+    """Return the ledger's id of the split that an entry belongs to: a symbol has one on a date."""
+    return f"activity:split:{activity.symbol}:{activity.date}"
+
+
+def apply_activities(activities: Iterable[Activity], held: HeldBefore, known: Known = NOTHING_KNOWN) -> Applied:
     """Return what `activities` do to the ledger, each at most once however often it is given."""
     sorted_out = _Sorted()
     for activity in {one.activity_id: one for one in activities}.values():
         sorted_out.put(activity)
     parts = [_one_by_one(sorted_out.single)]
-    parts += [_split(entries, held) for entries in sorted_out.splits.values()]
+    parts += [_split(entries, held, sorted_out.is_cut, known) for entries in sorted_out.splits.values()]
     parts += [_renamings(entries, held) for entries in sorted_out.renamings.values()]
     parts += [_moves(entries, held) for entries in sorted_out.moves.values()]
     return Applied(
         tuple(one for part in parts for one in part.adjustments),
         tuple(one for part in parts for one in part.cash),
         (*sorted_out.not_yet, *(one for part in parts for one in part.waiting)),
-        tuple(sorted_out.undone),
+        sorted_out.undone_ids(),
         tuple(one for part in parts for one in part.unhandled),
     )
 
@@ -115,6 +140,21 @@ def split_ratio(old_qty: Decimal, new_qty: Decimal) -> Fraction | None:
     return None
 
 
+def whole_split_ratio(old_qty: Decimal, new_qty: Decimal) -> Fraction | None:
+    """Return the likeliest ratio that makes `new_qty` whole shares and a fraction, paid in cash, of `old_qty`.
+
+    None: there is none, or `new_qty` is not whole. A guess where many ratios would do: the roundest, 1 for 10 before 1
+    for 8.
+    """
+    if not old_qty or not new_qty or (old_qty > ZERO) != (new_qty > ZERO) or new_qty != new_qty.to_integral_value():
+        return None
+    old, new = abs(Fraction(old_qty)), abs(Fraction(new_qty))
+    if new < old:
+        inverse = _roundest_between(old / (new + 1), old / new)
+        return None if inverse is None else 1 / inverse
+    return _roundest_between(new / old, (new + 1) / old)
+
+
 class _Sorted:
     """Activities by what has to be done with them; entries that belong together side by side."""
 
@@ -124,14 +164,12 @@ class _Sorted:
         self.renamings: dict[date, list[Activity]] = defaultdict(list)
         self.moves: dict[tuple[str, str, date], list[Activity]] = defaultdict(list)
         self.not_yet: list[Activity] = []
-        self.undone: list[str] = []
+        self.undone: list[Activity] = []
 
     def put(self, activity: Activity) -> None:
         kind, status = activity.kind.partition(".")[0], (activity.status or "").lower()
         if status in _UNDONE:
-            self.undone.append(adjustment_id_of(activity))
-            if kind in _TRANSFERS:
-                self.undone.append(_cash_id_of(activity))
+            self.undone.append(activity)
         elif status in _NOT_YET:
             self.not_yet.append(activity)
         elif kind in _SPLITS and activity.symbol is not None:
@@ -142,6 +180,24 @@ class _Sorted:
             self.moves[kind, activity.description or activity.symbol, activity.date].append(activity)
         else:
             self.single.append(activity)
+
+    def is_cut(self, symbol: str, day: date) -> bool:
+        """Say whether cash in lieu of shares is paid, or will be."""
+        told = (*self.single, *self.not_yet)
+        return any((one.kind, one.symbol, one.date) == ("CIL", symbol, day) for one in told)
+
+    def undone_ids(self) -> tuple[str, ...]:
+        """Return every id that an activity taken back may have had; a split only when no entries of it stand."""
+        ids: dict[str, None] = {}
+        for activity in self.undone:
+            kind = activity.kind.partition(".")[0]
+            ids[adjustment_id_of(activity)] = None
+            if kind in _TRANSFERS:
+                ids[_cash_id_of(activity)] = None
+            if kind in _SPLITS and (activity.symbol, activity.date) not in self.splits:
+                split = _split_id_of(activity)
+                ids |= dict.fromkeys((split, f"{split}:fraction", f"{split}:cash"))
+        return tuple(ids)
 
 
 def _one_by_one(activities: Iterable[Activity]) -> Applied:
@@ -183,31 +239,67 @@ def _income(activity: Activity, amount: Decimal) -> Adjustment:
     return _adjustment(activity, kind, amount=amount)
 
 
-def _split(entries: Sequence[Activity], held: HeldBefore) -> Applied:
-    """Read one symbol's split of one date: two entries (old shares out, new in) or one (the shares added)."""
+def _split(entries: Sequence[Activity], held: HeldBefore, is_cut: IsCut, known: Known) -> Applied:
+    """Read one symbol's split of one date: two entries (old shares out, new in) or one (the shares added).
+
+    One alone may be half of two: it is read as the whole when a later round has not brought another.
+    """
     first = entries[0]
     symbol, quantities = first.symbol or "", [one.qty for one in entries if one.qty]
-    before = held(symbol, first.date).qty
+    before = held(symbol, first.date)
     match quantities:
         case [one, other]:
             # What leaves has the sign that the holding has not.
-            old, new = sorted((one, other), reverse=before < ZERO)
-            ratio = split_ratio(old.copy_negate(), new)
-        case [added] if not _is_half(first, added, before):
-            ratio = split_ratio(before, EXACT.add(before, added))
-        case [_]:
+            removed, new = sorted((one, other), reverse=before.qty < ZERO)
+            old = removed.copy_negate()
+        case [added] if _is_half(first, added, before.qty) or not known.have_waited(entries):
             return Applied(waiting=tuple(entries))
+        case [added]:
+            old, new = before.qty, EXACT.add(before.qty, added)
         case _:
-            ratio = None
+            old = new = ZERO
+    cut = whole_split_ratio(old, new) if is_cut(symbol, first.date) else None
+    ratio = cut or split_ratio(old, new)
     if ratio is None or ratio == 1:
         return Applied(unhandled=tuple(Unhandled(one, "no split ratio explains these shares") for one in entries))
+    split = _named_split(entries, ratio)
+    if cut is None or split.adjustment_id in known.recorded or before.qty != old:
+        return Applied((split,))  # recorded without a fraction, or of other shares: the comparison shows it
+    fraction = EXACT.subtract(_cut(old, cut), new)
+    return Applied((split, *_fraction(split, fraction, before.cost, EXACT.divide(fraction, _cut(old, cut)))))
+
+
+def _named_split(entries: Sequence[Activity], ratio: Fraction) -> Adjustment:
+    """Return the split under a name that it has whichever of its entries are known: it is recorded once."""
     split = _adjustment(
         _earliest(entries),
         AdjustmentKind.SPLIT,
         ratio_new=Decimal(ratio.numerator),
         ratio_old=Decimal(ratio.denominator),
     )
-    return Applied((split,))
+    return replace(split, adjustment_id=_split_id_of(entries[0]))
+
+
+def _fraction(split: Adjustment, fraction: Decimal, cost_before: Decimal, share: Decimal) -> list[Adjustment]:
+    """Return what takes the fraction that was paid in cash out of what is held, and realizes its `share` of the cost.
+
+    The cash itself is an activity of its own.
+    """
+    if not fraction:
+        return []
+    cost = EXACT.multiply(cost_before, share).quantize(COST_STEP, context=EXACT)
+    name, at = split.adjustment_id, split.effective_at
+    taken = Adjustment(
+        f"{name}:fraction", AdjustmentKind.TRANSFER, split.symbol, at, "fraction of a split",
+        qty=fraction.copy_negate(), amount=cost.copy_negate(),
+    )  # fmt: skip
+    if not cost:
+        return [taken]
+    realized = Adjustment(
+        f"{name}:cash", AdjustmentKind.CASH_IN_LIEU, split.symbol, at, "cost of the fraction of a split",
+        amount=cost.copy_negate(),
+    )  # fmt: skip
+    return [taken, realized]
 
 
 def _is_half(entry: Activity, added: Decimal, before: Decimal) -> bool:
@@ -385,6 +477,16 @@ def _negated(amount: Decimal | None) -> Decimal:
 def _earliest(entries: Sequence[Activity]) -> Activity:
     """Return the entry that gives a group its name, whichever order they came in."""
     return min(entries, key=lambda one: one.activity_id)
+
+
+def _roundest_between(low: Fraction, high: Fraction) -> Fraction | None:
+    """Return the fraction above `low` and below `high` with the least denominator, and of those the roundest."""
+    for denominator in _DENOMINATORS:
+        for step in _ROUND:
+            numerator = (low * denominator // step + 1) * step
+            if numerator < high * denominator:
+                return Fraction(numerator, denominator)
+    return None
 
 
 def _inverse(fraction: Fraction, denominator: int) -> Fraction:

@@ -43,3 +43,43 @@ async def test_a_dividend_counts_once_paid_and_no_longer_once_taken_back(ledger:
     for status, income in expected.items():
         await take(mirrored, replace(pending, status=status))
         assert (await apple(ledger)).income == income
+
+
+async def test_half_of_a_split_waits_a_round_and_the_split_is_recorded_once(ledger: Ledger) -> None:
+    await ledger.record_fill(fill(10, 100, filled_at=FRIDAY_NOON))
+    new, old = Activity("s2", "SPLIT", MONDAY, "AAPL", D(20)), Activity("s1", "SPLIT", MONDAY, "AAPL", D(-10))
+    mirrored = MirroredLedger(ledger)
+    await take(mirrored, new)
+    assert ((await apple(ledger)).qty, mirrored.applied.waiting) == (10, (new,))
+    await take(mirrored, old)
+    assert ((await apple(ledger)).qty, mirrored.applied.waiting) == (20, ())
+    await take(MirroredLedger(ledger), old, new)
+    assert (await apple(ledger)).qty == 20
+
+
+async def test_an_entry_that_stays_alone_is_the_whole_split(ledger: Ledger) -> None:
+    await ledger.record_fill(fill(10, 100, filled_at=FRIDAY_NOON))
+    new, old = Activity("s2", "SPLIT", MONDAY, "AAPL", D(20)), Activity("s1", "SPLIT", MONDAY, "AAPL", D(-10))
+    mirrored = MirroredLedger(ledger)
+    await take(mirrored, new)
+    await take(mirrored)
+    assert (await apple(ledger)).qty == 30
+    await take(MirroredLedger(ledger), old, new)
+    assert (await apple(ledger)).qty == 30, "wrong, if its other half comes so late, but not split a second time"
+
+
+@pytest.mark.parametrize("is_cash_late", [False, True])
+async def test_a_fraction_paid_in_cash_is_taken_out_once(ledger: Ledger, is_cash_late: bool) -> None:
+    await ledger.record_fill(fill(15, 100, filled_at=FRIDAY_NOON))
+    pair = (Activity("s1", "SPLIT", MONDAY, "AAPL", D(-15)), Activity("s2", "SPLIT", MONDAY, "AAPL", D(1)))
+    paid = Activity("c1", "CIL", MONDAY, "AAPL", net_amount=D(700))
+    mirrored = MirroredLedger(ledger)
+    await take(mirrored, *pair, *(() if is_cash_late else (paid,)))
+    await take(mirrored, *((paid,) if is_cash_late else ()))
+    position = await apple(ledger)
+    # Without the cash the ratio must be 1:15, and nothing of a fraction is known.
+    assert (position.qty, position.cost_basis, position.realized_pnl) == (
+        (1, 1500, 700) if is_cash_late else (1, 1000, 200)
+    )
+    await take(MirroredLedger(ledger), *pair, paid)
+    assert await apple(ledger) == position

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from libs.broker.corporate_actions import (
     ACCOUNT_WIDE,
     Applied,
+    Known,
     Unhandled,
     adjustment_id_of,
     apply_activities,
     split_ratio,
+    whole_split_ratio,
 )
 from libs.broker.executions import Activity
 from libs.broker.reconcile import OurPosition
@@ -43,6 +45,12 @@ def holding(qty: object = 0, cost: object = 0, **others: object):
 
 
 NOTHING_HELD = holding()
+SPLIT_ID = "activity:split:AAPL:2025-10-20"
+
+
+def waited(*activities: Activity) -> Known:
+    """Say that these were given in an earlier round too."""
+    return Known(waited={one.activity_id for one in activities})
 
 
 def only(applied: Applied):
@@ -128,7 +136,7 @@ class TestSplits:
         adjustment = only(apply_activities(pair[::-1] if is_turned else pair, holding(held)))
         assert adjustment.kind is AdjustmentKind.SPLIT
         assert (adjustment.ratio_new, adjustment.ratio_old) == ratio
-        assert adjustment.adjustment_id == adjustment_id_of(pair[0]), "the same whichever came first"
+        assert adjustment.adjustment_id == SPLIT_ID, "the same whichever came first"
 
     @pytest.mark.parametrize(
         ("held", "added", "ratio"),
@@ -136,8 +144,19 @@ class TestSplits:
     )
     @pytest.mark.parametrize("kind", ["SPLIT", "SSP", "SPLIT.FSPLIT"])
     def test_one_entry_with_the_shares_added(self, kind, held, added, ratio) -> None:
-        adjustment = only(apply_activities([activity(kind, qty=D(added))], holding(held)))
+        entry = activity(kind, qty=D(added))
+        assert apply_activities([entry], holding(held)) == Applied(waiting=(entry,)), "it may be half of two"
+        adjustment = only(apply_activities([entry], holding(held), waited(entry)))
         assert (adjustment.ratio_new, adjustment.ratio_old) == ratio
+        assert adjustment.adjustment_id == SPLIT_ID
+
+    def test_half_of_one_is_not_taken_for_the_whole(self) -> None:
+        new, old = activity("SPLIT", qty=20), activity("SPLIT", qty=-10)
+        assert apply_activities([new], holding(10)).waiting == (new,)
+        pair = apply_activities([new, old], holding(10), waited(new))
+        assert (only(pair).ratio_new, only(pair).ratio_old) == (2, 1)
+        late = apply_activities([new], holding(10), waited(new)), apply_activities([old, new], holding(10))
+        assert [only(one).adjustment_id for one in late] == [SPLIT_ID] * 2, "recorded once, if wrongly"
 
     @pytest.mark.parametrize(
         "entry",
@@ -149,7 +168,7 @@ class TestSplits:
     )
     def test_half_of_one_waits_for_the_other(self, entry) -> None:
         applied = apply_activities([entry], holding(10))
-        assert applied == Applied(waiting=(entry,))
+        assert applied == Applied(waiting=(entry,)) == apply_activities([entry], holding(10), waited(entry))
         assert applied.doubtful_symbols == {"AAPL"}
         missing = activity("SPLIT", qty=40 if entry.qty < 0 else -10)
         assert only(apply_activities([*applied.waiting, missing], holding(10))).ratio_new == 4
@@ -169,7 +188,7 @@ class TestSplits:
     )
     def test_what_no_ratio_explains_is_named(self, quantities) -> None:
         entries = [activity("SPLIT", qty=None if qty is None else D(qty)) for qty in quantities]
-        applied = apply_activities(entries, holding(10))
+        applied = apply_activities(entries, holding(10), waited(*entries))
         assert [one.activity for one in applied.unhandled] == entries
         assert (applied.adjustments, applied.waiting, applied.doubtful_symbols) == ((), (), {"AAPL"})
 
@@ -196,6 +215,95 @@ class TestSplits:
             [activity("SPLIT", qty=1)], lambda symbol, day: asked.append((symbol, day)) or OurPosition(D(1), D(1))
         )
         assert asked == [("AAPL", MONDAY)]
+
+
+class TestCashInLieu:
+    """A broker that keeps whole shares only pays the fraction in cash."""
+
+    @pytest.mark.parametrize(
+        ("held", "new", "ratio", "cost"),
+        [
+            (15, 1, (1, 10), 500),  # 1:15 and 1:8 would do too
+            (-15, -1, (1, 10), -500),
+            (25, 2, (1, 10), 500),
+            (10, 3, (1, 3), 100),
+            (15, 22, (3, 2), D(100) / 3),
+            (10, 13, (4, 3), 25),
+            (1999, 199, (1, 10), 900),
+        ],
+    )
+    @pytest.mark.parametrize("status", ["executed", "pending"])
+    def test_the_cost_of_the_fraction_is_realized_against_it(self, held, new, ratio, cost, status) -> None:
+        pair = [activity("SPLIT", qty=-held), activity("SPLIT", qty=new)]
+        paid = activity("CIL", net_amount=700, status=status)
+        applied = apply_activities([*pair, paid], holding(held, held * 100))
+        split = applied.adjustments[-3]
+        assert (split.adjustment_id, split.ratio_new, split.ratio_old) == (SPLIT_ID, *ratio)
+        assert len({one.adjustment_id for one in applied.adjustments}) == len(applied.adjustments)
+        bought = fill(held, 100, filled_at=datetime(2025, 10, 1, 15, tzinfo=UTC))
+        position = book_of(bought, *applied.adjustments).positions["AAPL"]
+        gain = (700 if status == "executed" else 0) - cost
+        assert position.qty == new
+        assert abs(position.realized_pnl - gain) < D("1e-4")
+        assert abs(position.cost_basis - (held * 100 - cost)) < D("1e-4")
+
+    def test_the_difference_alone(self) -> None:
+        entry, paid = activity("SPLIT", qty=-14), activity("CIL", net_amount=7)
+        split = apply_activities([entry, paid], holding(15, 1500), waited(entry)).adjustments[1]
+        assert (split.ratio_new, split.ratio_old) == (1, 10)
+
+    @pytest.mark.parametrize(
+        "paid",
+        [
+            activity("CIL", "TSLA", net_amount=7),
+            replace(activity("CIL", net_amount=7), date=MONDAY + timedelta(days=1)),
+        ],
+    )
+    def test_cash_for_other_shares_says_nothing(self, paid) -> None:
+        pair = [activity("SPLIT", qty=-15), activity("SPLIT", qty=1)]
+        one, split = apply_activities([*pair, paid], holding(15, 1500)).adjustments
+        assert (one.amount, split.ratio_new, split.ratio_old) == (7, 1, 15)
+
+    def test_less_than_can_be_held_is_no_fraction(self) -> None:
+        pair = [activity("SPLIT", qty=D("-9.000000001")), activity("SPLIT", qty=3)]
+        applied = apply_activities([*pair, activity("CIL", net_amount=D("0.01"))], holding("9.000000001", 900))
+        assert [(one.kind, one.ratio_old) for one in applied.adjustments] == [
+            (AdjustmentKind.CASH_IN_LIEU, None),
+            (AdjustmentKind.SPLIT, 3),
+        ]
+
+    @pytest.mark.parametrize(
+        ("held", "known"), [(14, Known()), (0, Known()), (15, Known(recorded={"activity:split:AAPL:2025-10-20"}))]
+    )
+    def test_no_fraction_of_other_shares_nor_of_a_split_recorded_without(self, held, known) -> None:
+        entries = [activity("SPLIT", qty=-15), activity("SPLIT", qty=1), activity("CIL", net_amount=7)]
+        applied = apply_activities(entries, holding(held, held * 100), known)
+        assert [one.kind for one in applied.adjustments] == [AdjustmentKind.CASH_IN_LIEU, AdjustmentKind.SPLIT]
+
+    def test_shares_at_no_cost_realize_none(self) -> None:
+        entries = [activity("SPLIT", qty=-15), activity("SPLIT", qty=1), activity("CIL", net_amount=7)]
+        kinds = [one.kind for one in apply_activities(entries, holding(15)).adjustments]
+        assert kinds == [AdjustmentKind.CASH_IN_LIEU, AdjustmentKind.SPLIT, AdjustmentKind.TRANSFER]
+
+    def test_taken_back_as_a_whole(self) -> None:
+        old, new = activity("SPLIT", qty=-15, status="canceled"), activity("SPLIT", qty=1, status="canceled")
+        undone = apply_activities([old, new], holding(15, 1500)).undone
+        assert {*undone} >= {SPLIT_ID, f"{SPLIT_ID}:fraction", f"{SPLIT_ID}:cash"}
+        stands = [activity("SPLIT", qty=-15), activity("SPLIT", qty=1)]
+        assert SPLIT_ID not in apply_activities([new, *stands], holding(15, 1500)).undone
+
+    @given(st.integers(1, 2000), st.sampled_from([(1, 2), (1, 5), (1, 10), (1, 20), (1, 100), (3, 2), (2, 1), (4, 3)]))
+    def test_a_likely_ratio_explains_the_whole_shares(self, held, ratio) -> None:
+        exact = Fraction(held) * Fraction(*ratio)
+        new = exact.numerator // exact.denominator
+        found = whole_split_ratio(D(held), D(new))
+        if new and new != exact:
+            assert found is not None
+            assert 0 < held * found - new < 1
+
+    @pytest.mark.parametrize(("old", "new"), [(0, 5), (5, 0), (10, -40), (10, D("3.5"))])
+    def test_none_where_there_is_none(self, old, new) -> None:
+        assert whole_split_ratio(D(old), D(new)) is None
 
 
 def cut(qty: Decimal, ratio: Fraction) -> Decimal:
@@ -521,33 +629,37 @@ def source_of(adjustment_id: str) -> str:
 
 
 def is_partner(one: Activity, applied: Applied, given: dict[str, Activity]) -> bool:
-    """Say whether `one` is the second entry of a split or renaming that became an adjustment under the first's id."""
+    """Say whether `one` is an entry of a split, or the second of a renaming that became one under the first's id."""
     for adjustment in applied.adjustments:
-        first = given[source_of(adjustment.adjustment_id)]
-        if first.date != one.date:
+        if adjustment.kind is AdjustmentKind.SPLIT:
+            if adjustment.adjustment_id == f"activity:split:{one.symbol}:{one.date}" and one.kind[0] == "S":
+                return True
             continue
-        if adjustment.kind is AdjustmentKind.SPLIT and (first.symbol, "S") == (one.symbol, one.kind[0]):
-            return True
+        first = given.get(source_of(adjustment.adjustment_id))
+        if first is None or first.date != one.date:
+            continue
         if adjustment.kind is AdjustmentKind.SYMBOL_CHANGE and first.qty == -(one.qty or 0):
             return True
     return False
 
 
-@given(activities(), st.sampled_from([D(0), D(10), D(-10), D("1e30")]))
-def test_every_activity_lands_in_exactly_one_part(drawn, held) -> None:
+@given(activities(), st.sampled_from([D(0), D(10), D(-10), D("1e30")]), st.booleans())
+def test_every_activity_lands_in_exactly_one_part(drawn, held, is_later) -> None:
     given = {one.activity_id: one for one in drawn}
-    applied = apply_activities(drawn, lambda _symbol, _day: OurPosition(held, held * 3))
+    known = waited(*drawn) if is_later else Known()
+    applied = apply_activities(drawn, lambda _symbol, _day: OurPosition(held, held * 3), known)
     names = Counter(one.adjustment_id for one in applied.adjustments)
     assert set(names.values()) <= {1}
+    splits = {source_of(name) for name in names if name.startswith("activity:split:")}
     landed = Counter(
         [
-            *{source_of(one.adjustment_id) for one in applied.adjustments},
+            *{source_of(one.adjustment_id) for one in applied.adjustments} - splits,
             *(one.activity_id for one in (*applied.cash, *applied.waiting)),
-            *{source_of(undone) for undone in applied.undone},
+            *{source_of(undone) for undone in applied.undone if not undone.startswith("activity:split:")},
             *(one.activity.activity_id for one in applied.unhandled),
         ]
     )
     assert set(landed.values()) <= {1}
     assert landed.keys() <= given.keys()
     assert all(is_partner(given[name], applied, given) for name in given.keys() - landed.keys())
-    assert apply_activities([*drawn, *drawn], lambda _symbol, _day: OurPosition(held, held * 3)) == applied
+    assert apply_activities([*drawn, *drawn], lambda _symbol, _day: OurPosition(held, held * 3), known) == applied
