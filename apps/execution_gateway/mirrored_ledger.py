@@ -4,20 +4,20 @@ Everything here may be repeated: fills, voids and adjustments are known by the b
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
 import structlog
 
-from apps.execution_gateway.adjustment_ledger import AdjustmentNotFoundError
+from apps.execution_gateway.adjustment_ledger import AdjustmentNotFoundError, RecordedAdjustment
 from apps.execution_gateway.column_room import has_room_for_adjustment, has_room_for_fill, has_room_for_fill_id
 from apps.execution_gateway.ledger import FillNotFoundError, Ledger, RecordedFill
 from libs.broker.commands import Command, RecordActivity, RecordExecution, VoidExecution
 from libs.broker.corporate_actions import Applied, Known, apply_activities
 from libs.broker.executions import Activity, Execution
 from libs.broker.instruments import is_option
-from libs.broker.known_executions import LedgerExecution
+from libs.broker.known_executions import LedgerExecution, is_correction
 from libs.broker.reconcile import OurPosition
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.book import Book
@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 RECONCILED: Final = "reconciled:"
 """How the ids of adjustments begin that took the broker at its word."""
 _MOVING: Final = frozenset({AdjustmentKind.SPLIT, AdjustmentKind.SYMBOL_CHANGE, AdjustmentKind.TRANSFER})
+_BOOKED_WITHIN: Final = timedelta(days=2)
+"""A corporate action is in the positions at most this long before its activities are told."""
 _MOST_TAKEN_BACK: Final = 20
 _SHOWN: Final = 99
 """How many letters of a name that does not fit are logged."""
@@ -113,9 +115,15 @@ class MirroredLedger:
         for one in new:
             log.info("account_adjustment", adjustment_id=one.adjustment_id, kind=one.kind, reason=one.reason)
         self.adjustments += len(new)
-        moving = [one for one in new if one.kind in _MOVING and not one.adjustment_id.startswith(RECONCILED)]
-        taken_back = await self._take_back([(symbol, one.effective_at) for one in moving for symbol in one.symbols])
-        return taken_back | {symbol for one in new for symbol in one.symbols}
+        changed = {symbol for one in new for symbol in one.symbols}
+        for one in new:
+            if one.kind in _MOVING and not one.adjustment_id.startswith(RECONCILED):
+                for symbol in one.symbols:
+                    standing = await self._reconciled(symbol, one.effective_at)
+                    changed |= await self._take_back(
+                        [each for each in standing if each.recorded_at - one.effective_at < _BOOKED_WITHIN]
+                    )
+        return changed
 
     async def executions_since(self, moment: datetime) -> list[LedgerExecution]:
         """Return what is recorded of executions since `moment`, void ones included."""
@@ -130,25 +138,40 @@ class MirroredLedger:
         self.executions += len(new)
         for fill in new:
             log.info("execution_recorded", fill_id=fill.fill_id, symbol=fill.symbol, side=fill.side, qty=str(fill.qty))
-        return {fill.symbol for fill in new} | await self._take_back([(fill.symbol, fill.filled_at) for fill in new])
+        changed = {fill.symbol for fill in new}
+        for symbol in sorted(changed):
+            told = [fill for fill in new if fill.symbol == symbol and not is_correction(fill.fill_id)]
+            if told:
+                changed |= await self._take_back(await self._explained_by(symbol, told))
+        return changed
 
-    async def _take_back(self, explanations: Iterable[tuple[str, datetime]]) -> set[str]:
-        """Void what was adjusted for want of these, which happened before and are told only now; return the symbols.
+    async def _explained_by(self, symbol: str, told: Sequence[Fill]) -> list[RecordedAdjustment]:
+        """Return the adjustments that were made for want of just these fills, which are told only now."""
+        net = _sum(fill.signed_qty for fill in told)
+        standing = await self._reconciled(symbol, min(fill.filled_at for fill in told))
+        alone = [one for one in standing if one.adjustment.qty == net]
+        if alone:
+            return alone[:1]
+        return standing if _sum(one.adjustment.qty or ZERO for one in standing) == net else []
 
-        Both together would count twice. Should more be missing than they explain, it shows as a difference again.
-        """
-        earliest: dict[str, datetime] = {}
-        for symbol, at in explanations:
-            earliest[symbol] = min(at, earliest.get(symbol, at))
-        changed = set()
-        for symbol, at in earliest.items():
-            for recorded in (await self._ledger.adjustments.page(_MOST_TAKEN_BACK, symbol)).adjustments:
-                adjustment_id = recorded.adjustment.adjustment_id
-                is_standing = recorded.voided_at is None and recorded.recorded_at >= at
-                if is_standing and adjustment_id.startswith(RECONCILED):
-                    await self._ledger.adjustments.void(adjustment_id, "explained")
-                    log.info("account_adjustment_taken_back", adjustment_id=adjustment_id, symbol=symbol)
-                    changed.add(symbol)
+    async def _reconciled(self, symbol: str, since: datetime) -> list[RecordedAdjustment]:
+        """Return the newest adjustments of `symbol` that stand, and took the broker at its word after `since`."""
+        page = await self._ledger.adjustments.page(_MOST_TAKEN_BACK, symbol)
+        return [
+            one
+            for one in page.adjustments
+            if one.voided_at is None
+            and one.recorded_at >= since
+            and one.adjustment.adjustment_id.startswith(RECONCILED)
+        ]
+
+    async def _take_back(self, explained: Iterable[RecordedAdjustment]) -> set[str]:
+        """Void adjustments that are explained by now: with what explains them they would count twice."""
+        changed: set[str] = set()
+        for one in explained:
+            await self._ledger.adjustments.void(one.adjustment.adjustment_id, "explained")
+            log.info("account_adjustment_taken_back", adjustment_id=one.adjustment.adjustment_id)
+            changed.update(one.adjustment.symbols)
         return changed
 
     async def _void(self, execution_id: str, reason: str) -> set[str]:
@@ -231,3 +254,10 @@ def _seed(recorded: RecordedFill) -> LedgerExecution:
         price = EXACT.divide(price, _OPTION_MULTIPLIER)
     execution = Execution(fill.fill_id, None, fill.symbol, None, fill.side, fill.qty, price, None, fill.filled_at)
     return LedgerExecution(execution, recorded.voided_at is not None)
+
+
+def _sum(quantities: Iterable[Decimal]) -> Decimal:
+    total = ZERO
+    for qty in quantities:
+        total = EXACT.add(total, qty)
+    return total

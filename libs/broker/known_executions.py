@@ -346,6 +346,11 @@ class KnownExecutions:
                 del self._by_order[known.order_key]
 
 
+def is_correction(execution_id: str) -> bool:
+    """Say whether the ledger's id is that of a correction: it stands in the place of what is voided beside it."""
+    return _CORRECTION.fullmatch(execution_id) is not None
+
+
 def _version_of(execution_id: str) -> _Version:
     found = _CORRECTION.fullmatch(execution_id)
     return _Version(found["root"], int(found["number"]), found["own_id"]) if found else _Version(execution_id, 0, None)
