@@ -16,7 +16,7 @@ from apps.execution_gateway.ledger import FillNotFoundError, Ledger, RecordedFil
 from libs.broker.commands import Command, RecordActivity, RecordExecution, VoidExecution
 from libs.broker.corporate_actions import Applied, Known, apply_activities
 from libs.broker.executions import Activity, Execution
-from libs.broker.instruments import is_option
+from libs.broker.instruments import OPTION_MULTIPLIER, is_option
 from libs.broker.known_executions import LedgerExecution, is_correction
 from libs.broker.reconcile import OurPosition
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
@@ -34,8 +34,6 @@ _BOOKED_WITHIN: Final = timedelta(days=2)
 _MOST_TAKEN_BACK: Final = 20
 _SHOWN: Final = 99
 """How many letters of a name that does not fit are logged."""
-_OPTION_MULTIPLIER: Final = Decimal(100)
-"""An option's price is quoted per share, and a contract is for a hundred (OCC)."""
 
 
 class MirroredLedger:
@@ -241,7 +239,7 @@ def _adjustment_ids(book: Book, symbols: Iterable[str | None]) -> frozenset[str]
 def _fill(execution: Execution) -> Fill:
     price = execution.price
     if is_option(execution.symbol, execution.asset_class):
-        price = EXACT.multiply(price, _OPTION_MULTIPLIER)
+        price = EXACT.multiply(price, OPTION_MULTIPLIER)
     return Fill(
         execution.execution_id, execution.symbol, execution.side, execution.qty, price, ZERO, execution.executed_at
     )
@@ -251,7 +249,7 @@ def _seed(recorded: RecordedFill) -> LedgerExecution:
     fill = recorded.fill
     price = fill.price
     if is_option(fill.symbol):
-        price = EXACT.divide(price, _OPTION_MULTIPLIER)
+        price = EXACT.divide(price, OPTION_MULTIPLIER)
     execution = Execution(fill.fill_id, None, fill.symbol, None, fill.side, fill.qty, price, None, fill.filled_at)
     return LedgerExecution(execution, recorded.voided_at is not None)
 

@@ -5,7 +5,6 @@ out, new shares in, under one date. Nothing is dropped: what moves cash alone is
 what we do not understand is returned. Effective at the beginning of the New York date that the broker books it under.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from fractions import Fraction
 from typing import Final
 
 from libs.broker.executions import Activity
+from libs.broker.instruments import OPTION_MULTIPLIER, is_option
 from libs.broker.reconcile import OurPosition
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.days import day_start
@@ -35,9 +35,6 @@ _TRANSFERS: Final = frozenset(
 )
 _OPTION_ENDS: Final = frozenset({"OPEXP", "OPASN", "OPXRC", "OPEXC"})
 """An option is gone, and what it had cost is lost (or, written, earned); the shares behind it come as OPTRD."""
-_OPTION: Final = re.compile(r"[A-Z]{1,6}[0-9]?[0-9]{6}[CP][0-9]{8}")
-_OPTION_MULTIPLIER: Final = 100
-"""An option's price is quoted per share, and a contract is for a hundred (OCC)."""
 _CASH: Final = frozenset({"INT", "INTNRA", "INTTW", "CSD", "CSW", "TRANS", "JNL", "JNLC", "ACATC"})
 _UNDONE: Final = frozenset({"canceled", "cancelled", "rejected", "reversed"})
 _NOT_YET: Final = frozenset({"pending", "queued", "sent_to_clearing"})
@@ -429,14 +426,14 @@ def _cash_of(activity: Activity) -> Decimal | None:
         return activity.net_amount
     if kind == "OPTRD" and activity.price is not None:
         return EXACT.multiply(qty.copy_negate(), _unit_price(activity))
-    is_ended = kind in _OPTION_ENDS and _OPTION.fullmatch(activity.symbol or "") is not None
+    is_ended = kind in _OPTION_ENDS and is_option(activity.symbol or "")
     return ZERO if is_ended else None
 
 
 def _unit_price(activity: Activity) -> Decimal:
     """Return what one unit costs, in USD: an option's price is told per share."""
-    is_option = _OPTION.fullmatch(activity.symbol or "") is not None
-    return EXACT.multiply(activity.price or ZERO, _OPTION_MULTIPLIER if is_option else 1)
+    price = activity.price or ZERO
+    return EXACT.multiply(price, OPTION_MULTIPLIER) if is_option(activity.symbol or "") else price
 
 
 def _adjustment(
