@@ -59,7 +59,7 @@ parity: $(RUNTIME) ## Set our figures beside the Alpaca account's own, and say w
 	@$(RUN) scripts.parity $(ARGS)
 
 test: $(TEST) ## Run the fast tests, with coverage
-	@echo "Testing against real parts: Redis, sockets, browserless HTTP, files (about 2 minutes)"
+	@echo "Testing against real parts: Redis, sockets, browserless HTTP, files (about 4 minutes)"
 	@rm -f .coverage .coverage.*
 	@$(RUN) pytest -n 3 --dist worksteal -m "not faults" --cov --cov-report= $(ARGS)
 	@if [ -z '$(ARGS)' ]; then \
