@@ -126,7 +126,7 @@ async def test_a_replay_begins_with_the_first_subscription_and_keeps_its_pace(cs
         began_ns = time.time_ns()
         await client.ask(SUBSCRIBE)
         points = await client.points(10)
-        assert 0.15 < time.monotonic() - began_s < 3
+        assert 0.15 < time.monotonic() - began_s < 1.0
         assert [point["bp"] for point in points] == [100.0 + n // 2 for n in range(10)]
         assert {(point["bx"], point["ax"]) for point in points} == {("Q", "P")}
         assert all(point["t"].to_unix_nano() >= began_ns for point in points)

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,21 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.faults
 
 REALTIME = "/api/v1/positions/pnl/realtime"
+PROMISE_S = 0.25
+"""What half of a test's answers are held to at the least."""
 DEADLINE_S = 1.0
-"""250 ms is the promise, which the benchmark holds; the rest is for a busy machine running tests side by side."""
+"""What every one of them is held to: the rest is for a busy machine running tests side by side."""
+
+
+_took_s: list[float] = []
+
+
+@pytest.fixture(autouse=True)
+def promise_is_kept() -> Iterator[None]:
+    """Hold the median answer of each test to the promise."""
+    _took_s.clear()
+    yield
+    assert statistics.median(_took_s) < PROMISE_S
 
 
 class FaultyLine:
@@ -178,14 +192,15 @@ async def test_a_price_is_vouched_for_6_s_at_most_when_redis_is_gone(
             await eventually(lambda: time.monotonic() - said_s > 1)
             assert (await rows(gateway))[0]["price_source"] == "real-time", "the last heartbeat counts on for a while"
             await until_source(gateway, "stale", within_s=8)
-            assert time.monotonic() - said_s < 6 + DEADLINE_S
+            assert time.monotonic() - said_s < 6.4
             assert (await gateway.get(REALTIME))["feed"]["state"] == "unknown"
 
 
 async def rows(gateway: RunningGateway) -> Any:
     began_s = time.monotonic()
     found = (await gateway.get(REALTIME))["positions"]
-    assert time.monotonic() - began_s < DEADLINE_S
+    _took_s.append(time.monotonic() - began_s)
+    assert _took_s[-1] < DEADLINE_S
     return found
 
 

@@ -115,7 +115,7 @@ async def test_a_frozen_server_costs_no_more_than_the_deadline_and_mixes_no_answ
         started = time.monotonic()
         with pytest.raises(RedisUnavailableError, match="MGET"):
             await client.mget(["a"], deadline_s=0.1)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 0.3
         # Without a deadline the socket time-out bounds it.
         with pytest.raises(RedisUnavailableError):
             await client.get("a")
