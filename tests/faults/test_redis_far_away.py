@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from libs.redis_client.embedded import EmbeddedRedis
+from tests.support.faulty_line import FaultyLine, faulty_line
 from tests.support.patient import Patient
-from tests.support.slow_line import SlowLine, slow_line
 from tests.support.stack import running_stack
 from tests.support.waiting import eventually
 
@@ -20,10 +20,10 @@ DEADLINE_S = 0.25
 
 
 @asynccontextmanager
-async def on_a_line(folder: Path) -> AsyncIterator[tuple[Patient, SlowLine]]:
+async def on_a_line(folder: Path) -> AsyncIterator[tuple[Patient, FaultyLine]]:
     with EmbeddedRedis() as far:
         async with (
-            slow_line("127.0.0.1", far.port) as line,
+            faulty_line(far.port) as line,
             running_stack(folder, REDIS_URL=f"redis://127.0.0.1:{line.port}/0") as stack,
         ):
             patient = Patient(stack)
@@ -45,16 +45,16 @@ async def answers_in_time(patient: Patient, seconds: float) -> None:
 
 async def test_a_slow_redis_holds_up_no_answer_and_no_price(tmp_path: Path) -> None:
     async with on_a_line(tmp_path) as (patient, line):
-        line.delay_s = 0.3
+        line.break_by("delay", delay_s=0.3)
         await answers_in_time(patient, 3)
         patient.quote()
         await patient.shows_the_last_quotes(within_s=5)
-        line.delay_s = 0.0
+        line.mend()
 
 
 async def test_a_line_that_swallows_everything(tmp_path: Path) -> None:
     async with on_a_line(tmp_path) as (patient, line):
-        line.is_open = False
+        line.break_by("hold")
         cut_s = time.monotonic()
         for _ in range(20):
             patient.quote()
@@ -68,5 +68,5 @@ async def test_a_line_that_swallows_everything(tmp_path: Path) -> None:
         assert time.monotonic() - cut_s < 8
         await patient.until_reason("redis_unavailable")
         await patient.until_source("stale", within_s=20)
-        line.is_open = True
+        line.mend()
         await patient.shows_the_last_quotes(within_s=8)

@@ -1,10 +1,8 @@
 """Whatever Redis does, the P&L answers in time: from memory with honest ages, then down the ladder, then live again."""
 
-import asyncio
-import contextlib
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from libs.market_data.prices import PriceWrite
 from libs.redis_client.client import RedisClient
 from libs.redis_client.embedded import EmbeddedRedis
 from libs.redis_client.price_cache import PriceCache
+from tests.support.faulty_line import Fault, faulty_line
 from tests.support.gateway import RunningGateway, price, serving, settings_in, streaming
 from tests.support.waiting import eventually
 
@@ -38,96 +37,6 @@ def promise_is_kept() -> Iterator[None]:
     assert statistics.median(_took_s) < PROMISE_S
 
 
-class FaultyLine:
-    """A line to a Redis server that passes everything on, until `fault` is set: then new and old connections have it.
-
-    `answer`: the line itself answers whatever is sent. `delay_s`: it takes its time with each chunk. `drip`: answers
-    come byte by byte. `swallow`: nothing arrives. `refuse`: connections are cut.
-    """
-
-    def __init__(self, port: int) -> None:
-        self._there = port
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
-        self.fault = ""
-        self.answer = b""
-
-    @property
-    def port(self) -> int:
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
-
-    def break_by(self, fault: str, answer: bytes = b"") -> None:
-        self.fault, self.answer = fault, answer
-        if fault == "refuse":
-            for writer in self._writers:
-                writer.close()
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-
-    async def stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for writer in self._writers:
-            writer.close()
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.fault == "refuse":
-            writer.close()
-            return
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._there)
-        self._writers |= {writer, there_writer}
-        for carry in (self._to_server(reader, there_writer, writer), self._to_client(there_reader, writer)):
-            task = asyncio.create_task(carry)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _to_server(
-        self, reader: asyncio.StreamReader, there: asyncio.StreamWriter, back: asyncio.StreamWriter
-    ) -> None:
-        with contextlib.suppress(ConnectionError):
-            while chunk := await reader.read(1 << 16):
-                if self.fault == "answer":
-                    back.write(self.answer)
-                elif self.fault != "swallow":
-                    await self._take_time()
-                    there.write(chunk)
-        there.close()
-
-    async def _to_client(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while chunk := await there.read(1 << 16):
-                if self.fault == "swallow":
-                    continue
-                await self._take_time()
-                pieces = (chunk[i : i + 1] for i in range(len(chunk))) if self.fault == "drip" else (chunk,)
-                for piece in pieces:
-                    writer.write(piece)
-                    await writer.drain()
-                    if self.fault == "drip":
-                        await asyncio.sleep(0.01)
-        writer.close()
-
-    async def _take_time(self) -> None:
-        if self.fault == "delay":
-            await asyncio.sleep(0.2)
-
-
-@contextlib.asynccontextmanager
-async def faulty_line(port: int) -> AsyncIterator[FaultyLine]:
-    line = FaultyLine(port)
-    await line.start()
-    try:
-        yield line
-    finally:
-        await line.stop()
-
-
 ANSWERS = {
     "loading": b"-LOADING Redis is loading the dataset in memory\r\n",
     "no_password": b"-NOAUTH Authentication required.\r\n",
@@ -139,12 +48,18 @@ ANSWERS = {
     "no_redis_at_all": b"HTTP/1.1 400 Bad Request\r\n\r\n",
     "nonsense": b"*-7\r\n$garbage\r\n",
 }
-FAULTS = ["refuse", "swallow", "delay", "drip", *ANSWERS]
+FAULTS: tuple[Fault, ...] = ("refuse", "swallow", "delay", "drip")
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    ("fault", "answer"),
+    [
+        *(pytest.param(fault, b"", id=fault) for fault in FAULTS),
+        *(pytest.param("answer", answer, id=name) for name, answer in ANSWERS.items()),
+    ],
+)
 async def test_the_answer_is_in_time_and_honest(
-    fault: str, tmp_path: Path, redis_server: EmbeddedRedis, redis_client: RedisClient
+    fault: Fault, answer: bytes, tmp_path: Path, redis_server: EmbeddedRedis, redis_client: RedisClient
 ) -> None:
     cache = PriceCache(redis_client, 300)
     async with faulty_line(redis_server.port) as line:
@@ -157,7 +72,7 @@ async def test_the_answer_is_in_time_and_honest(
             await cache.write([PriceWrite(price(), publish=True)])
             await eventually(lambda: gateway.gateway.prices.price("AAPL") is not None)
 
-            line.break_by("answer" if fault in ANSWERS else fault, ANSWERS.get(fault, b""))
+            line.break_by(fault, answer=answer)
             for source in ("real-time", "stale", "unavailable"):
                 await until_source(gateway, source)
             # A server that is slow is away only for those who cannot wait.
@@ -166,7 +81,7 @@ async def test_the_answer_is_in_time_and_honest(
             await gateway.fill("MSFT", 1, "400.00")
             assert [row["price_source"] for row in await rows(gateway)] == ["unavailable", "unavailable"]
 
-            line.break_by("")
+            line.mend()
             began_s = time.monotonic()
             await eventually(lambda: gateway.gateway.subscriber.is_connected, within_s=8)
             await cache.write([PriceWrite(price(mid=153, seq=2), publish=True)])

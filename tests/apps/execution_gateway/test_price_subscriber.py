@@ -20,8 +20,8 @@ from libs.redis_client.client import RedisClient
 from libs.redis_client.embedded import EmbeddedRedis
 from libs.redis_client.event_publisher import FEED_STATUS_CHANNEL
 from libs.redis_client.price_cache import PriceCache, encode_feed_status, encode_price_update
+from tests.support.faulty_line import faulty_line
 from tests.support.gateway import price, streaming, utc_now
-from tests.support.slow_line import slow_line
 from tests.support.waiting import eventually
 
 
@@ -224,14 +224,14 @@ async def test_what_piled_up_while_the_process_slept_is_not_believed(
 
 
 async def test_what_waited_on_the_way_is_not_taken_for_news(redis_server: EmbeddedRedis, cache: PriceCache) -> None:
-    async with slow_line("127.0.0.1", redis_server.port) as line, listening(f"redis://127.0.0.1:{line.port}/0") as it:
+    async with faulty_line(redis_server.port) as line, listening(f"redis://127.0.0.1:{line.port}/0") as it:
         await eventually(lambda: it.subscriber.is_connected)
-        line.is_open = False
+        line.break_by("hold")
         await cache.write_feed_status(streaming("AAPL"))
         written_at = utc_now()
         await cache.write(writes("AAPL", 150, 1))
         await eventually(lambda: utc_now() - written_at > timedelta(seconds=1.5))
-        line.is_open = True
+        line.mend()
         await eventually(lambda: it.book.price("AAPL") is not None)
         assert it.book.feed is not None
         assert it.book.heard_at <= written_at
