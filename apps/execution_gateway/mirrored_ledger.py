@@ -13,8 +13,9 @@ import structlog
 from apps.execution_gateway.adjustment_ledger import AdjustmentNotFoundError, RecordedAdjustment
 from apps.execution_gateway.column_room import has_room_for_adjustment, has_room_for_fill, has_room_for_fill_id
 from apps.execution_gateway.ledger import FillNotFoundError, Ledger, RecordedFill
+from libs.broker.activity_results import Applied, Known
 from libs.broker.commands import Command, RecordActivity, RecordExecution, VoidExecution
-from libs.broker.corporate_actions import Applied, Known, apply_activities
+from libs.broker.corporate_actions import apply_activities
 from libs.broker.executions import Activity, Execution
 from libs.broker.instruments import OPTION_MULTIPLIER, is_option
 from libs.broker.known_executions import LedgerExecution, is_correction

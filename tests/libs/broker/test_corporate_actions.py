@@ -9,18 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.broker.corporate_actions import (
-    ACCOUNT_WIDE,
-    Applied,
-    Known,
-    Unhandled,
-    adjustment_id_of,
-    apply_activities,
-    split_ratio,
-    whole_split_ratio,
-)
+from libs.broker.activity_results import ACCOUNT_WIDE, Applied, Known, Unhandled, adjustment_id_of
+from libs.broker.corporate_actions import apply_activities
 from libs.broker.executions import Activity
 from libs.broker.reconcile import OurPosition
+from libs.broker.splits import split_ratio, whole_split_ratio
 from libs.portfolio.adjustments import AdjustmentKind
 from libs.portfolio.fills import EXACT
 from tests.support.portfolio import book_of, fill

@@ -1,0 +1,97 @@
+"""What the account's activities come to: adjustments of the ledger, and all that is none."""
+
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Final
+
+from libs.broker.executions import Activity
+from libs.broker.reconcile import OurPosition
+from libs.portfolio.adjustments import Adjustment, AdjustmentKind
+from libs.portfolio.days import day_start
+
+ACCOUNT_WIDE: Final = "ACCOUNT"
+"""Stands for the symbol of a fee or dividend that names none. Too long for a symbol, so it can be nobody's."""
+
+HeldBefore = Callable[[str, date], OurPosition]
+"""Returns what the ledger held of a symbol as a New York date began, before that date's corporate actions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What earlier rounds came to: ids of the activities that have `waited`, and of adjustments that are `recorded`."""
+
+    waited: Container[str] = ()
+    recorded: Container[str] = ()
+
+    def have_waited(self, activities: Iterable[Activity]) -> bool:
+        """Say whether all of them were given before."""
+        return all(one.activity_id in self.waited for one in activities)
+
+
+NOTHING_KNOWN: Final = Known()
+
+
+@dataclass(frozen=True, slots=True)
+class Unhandled:
+    """An activity that changed nothing in the ledger although it may have had to; `why` is for people."""
+
+    activity: Activity
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a set of activities comes to. Every activity given is in exactly one of these.
+
+    `cash` moves money alone: outside of P&L. `waiting` wants to be passed again together with what comes later.
+    `undone` are ids of adjustments that the broker has taken back.
+    """
+
+    adjustments: tuple[Adjustment, ...] = ()
+    cash: tuple[Activity, ...] = ()
+    waiting: tuple[Activity, ...] = ()
+    undone: tuple[str, ...] = ()
+    unhandled: tuple[Unhandled, ...] = ()
+
+    @property
+    def doubtful_symbols(self) -> frozenset[str]:
+        """Symbols whose positions may be wrong because of what waits or was not understood."""
+        activities = [*self.waiting, *(one.activity for one in self.unhandled)]
+        return frozenset(one.symbol for one in activities if one.symbol is not None)
+
+
+def adjustment_id_of(activity: Activity) -> str:
+    """Return the ledger's id of what `activity` brings about; the same for ever."""
+    return f"activity:{activity.activity_id}"
+
+
+def cash_id_of(activity: Activity) -> str:
+    """Return the ledger's id of what an activity realizes that moves shares too."""
+    return f"{adjustment_id_of(activity)}:cash"
+
+
+def adjustment_of(
+    activity: Activity,
+    kind: AdjustmentKind,
+    *,
+    ratio_new: Decimal | None = None,
+    ratio_old: Decimal | None = None,
+    new_symbol: str | None = None,
+    qty: Decimal | None = None,
+    amount: Decimal | None = None,
+) -> Adjustment:
+    """Return what `activity` does to the ledger, from the beginning of the New York date it is booked under."""
+    return Adjustment(
+        adjustment_id=adjustment_id_of(activity),
+        kind=kind,
+        symbol=activity.symbol or ACCOUNT_WIDE,
+        effective_at=day_start(activity.date),
+        reason=activity.kind if activity.description is None else f"{activity.kind}: {activity.description}"[:200],
+        ratio_new=ratio_new,
+        ratio_old=ratio_old,
+        new_symbol=new_symbol,
+        qty=qty,
+        amount=amount,
+    )

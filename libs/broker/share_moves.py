@@ -1,0 +1,158 @@
+"""Reads what moves shares between symbols, or in and out of the account, from its activities. Pure.
+
+Effective at the beginning of the New York date that the broker books it under.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Final
+
+from libs.broker.activity_results import Applied, HeldBefore, Unhandled, adjustment_of, cash_id_of
+from libs.broker.executions import Activity
+from libs.broker.instruments import OPTION_MULTIPLIER, is_option
+from libs.broker.reconcile import OurPosition
+from libs.portfolio.adjustments import Adjustment, AdjustmentKind
+from libs.portfolio.fills import EXACT, ZERO
+from libs.portfolio.positions import COST_STEP
+
+_OPTION_ENDS: Final = frozenset({"OPEXP", "OPASN", "OPXRC", "OPEXC"})
+"""An option is gone, and what it had cost is lost (or, written, earned); the shares behind it come as OPTRD."""
+
+
+def read_renamings(entries: Sequence[Activity], held: HeldBefore) -> Applied:
+    """Pair the entries of one date: as many shares as leave one symbol come in under another."""
+    adjustments: list[Adjustment] = []
+    cash: list[Activity] = []
+    left = list(entries)
+    for one in entries:
+        other = next((other for other in left if one in left and _is_counterpart(one, other)), None)
+        if other is None:
+            continue
+        left.remove(one)
+        left.remove(other)
+        old, new = _old_and_new(one, other, held)
+        if old.symbol == new.symbol:
+            cash += (old, new)  # another CUSIP, the same symbol: nothing for us
+        else:
+            adjustments.append(adjustment_of(old, AdjustmentKind.SYMBOL_CHANGE, new_symbol=new.symbol))
+    return Applied(tuple(adjustments), tuple(cash), waiting=tuple(left))
+
+
+def _is_counterpart(one: Activity, other: Activity) -> bool:
+    return (
+        one is not other
+        and one.qty is not None
+        and other.qty is not None
+        and bool(one.qty)
+        and one.qty == other.qty.copy_negate()
+        and one.symbol is not None
+        and other.symbol is not None
+        and one.description == other.description
+    )
+
+
+def _old_and_new(one: Activity, other: Activity, held: HeldBefore) -> tuple[Activity, Activity]:
+    """Return the entry that takes the shares held away, and the one that brings them back."""
+    for old, new in ((one, other), (other, one)):
+        before = held(old.symbol or "", old.date).qty
+        if before and old.qty is not None and (before > ZERO) != (old.qty > ZERO):
+            return old, new
+    return (one, other) if one.qty is not None and one.qty < ZERO else (other, one)
+
+
+def read_moves(entries: Sequence[Activity], held: HeldBefore) -> Applied:
+    """Move shares in and out: spin-offs, mergers, transfers, options. What leaves takes its share of the cost along.
+
+    Cash for shares that were taken away is realized against their cost; beside shares that came in it is unhandled.
+    """
+    unhandled = [Unhandled(one, "cash of a corporate action") for one in entries if _is_paid_both_ways(one, held)]
+    moving = [one for one in entries if one.qty and not any(one is other.activity for other in unhandled)]
+    paying = [one for one in entries if not one.qty and one.net_amount]
+    nothing = [one for one in entries if not one.qty and not one.net_amount]
+    adjustments = [adjustment for one in moving for adjustment in _move(one, held)]
+    if paying and (not moving or any(one.qty is not None and one.qty > ZERO for one in moving)):
+        unhandled += [Unhandled(one, "cash of a corporate action") for one in paying]
+    elif paying:
+        gain = EXACT.add(_sum(one.net_amount for one in paying), _unrealized(moving, held))
+        if gain:
+            adjustments.append(adjustment_of(paying.pop(0), AdjustmentKind.CASH_IN_LIEU, amount=gain))
+        nothing += paying
+    return Applied(tuple(adjustments), tuple(nothing), unhandled=tuple(unhandled))
+
+
+def _is_paid_both_ways(activity: Activity, held: HeldBefore) -> bool:
+    """Say whether an entry brings shares in and pays cash as well: what the shares cost then is not known."""
+    qty, paid = activity.qty or ZERO, activity.net_amount or ZERO
+    if not qty or not paid or (qty > ZERO) != (paid > ZERO):
+        return False
+    return not _closed(qty, held(activity.symbol or "", activity.date).qty)
+
+
+def _unrealized(moving: Iterable[Activity], held: HeldBefore) -> Decimal:
+    """Return the signed cost that entries without cash of their own have moved: in, or negative when out."""
+    return _sum(_move(one, held)[0].amount for one in moving if _cash_of(one) is None)
+
+
+def _move(activity: Activity, held: HeldBefore) -> list[Adjustment]:
+    """Return the transfer of an entry's shares, and what they have realized when the entry itself is paid for them."""
+    qty, cash = activity.qty or ZERO, _cash_of(activity)
+    before = held(activity.symbol or "", activity.date)
+    closed = _closed(qty, before.qty)
+    if cash is None:
+        is_leaving = closed == qty
+        cost = _cost_of_closed(before, qty) if is_leaving else EXACT.multiply(qty, _unit_price(activity))
+        return [adjustment_of(activity, AdjustmentKind.TRANSFER, qty=qty, amount=cost)]
+    cost = EXACT.add(_cost_of_closed(before, closed), _cost_of_opened(cash, qty, closed))
+    moved = [adjustment_of(activity, AdjustmentKind.TRANSFER, qty=qty, amount=cost)]
+    gain = EXACT.add(cash, cost)
+    if gain:
+        realized = adjustment_of(activity, AdjustmentKind.CASH_IN_LIEU, amount=gain)
+        moved.append(replace(realized, adjustment_id=cash_id_of(activity)))
+    return moved
+
+
+def _closed(qty: Decimal, before: Decimal) -> Decimal:
+    """Return the part of `qty` that takes shares held away, with its sign."""
+    if not before or (before > ZERO) == (qty > ZERO):
+        return ZERO
+    return qty if abs(qty) <= abs(before) else before.copy_negate()
+
+
+def _cost_of_closed(before: OurPosition, closed: Decimal) -> Decimal:
+    """Return the cost that moves with `closed`: negative when shares leave."""
+    if not closed:
+        return ZERO
+    return EXACT.divide(EXACT.multiply(before.cost, closed), before.qty).quantize(COST_STEP, context=EXACT)
+
+
+def _cost_of_opened(cash: Decimal, qty: Decimal, closed: Decimal) -> Decimal:
+    """Return the cost of what comes in, or is sold short, beyond what `closed` took: its part of the cash."""
+    if not closed:
+        return cash.copy_negate()
+    opened = EXACT.subtract(closed, qty)
+    return EXACT.divide(EXACT.multiply(cash, opened), qty).quantize(COST_STEP, context=EXACT)
+
+
+def _cash_of(activity: Activity) -> Decimal | None:
+    """Return the signed cash that an entry's own shares were paid with; None when they only moved."""
+    kind, qty = activity.kind.partition(".")[0], activity.qty or ZERO
+    if activity.net_amount:
+        return activity.net_amount
+    if kind == "OPTRD" and activity.price is not None:
+        return EXACT.multiply(qty.copy_negate(), _unit_price(activity))
+    is_ended = kind in _OPTION_ENDS and is_option(activity.symbol or "")
+    return ZERO if is_ended else None
+
+
+def _unit_price(activity: Activity) -> Decimal:
+    """Return what one unit costs, in USD: an option's price is told per share."""
+    price = activity.price or ZERO
+    return EXACT.multiply(price, OPTION_MULTIPLIER) if is_option(activity.symbol or "") else price
+
+
+def _sum(amounts: Iterable[Decimal | None]) -> Decimal:
+    total = ZERO
+    for amount in amounts:
+        total = EXACT.add(total, amount or ZERO)
+    return total
