@@ -28,13 +28,14 @@ async def cached(stack: Stack, symbol: str) -> Any:
     return None if content is None else decoded(content)
 
 
-async def until_last(stack: Stack, symbol: str, wanted: str | None) -> Any:
-    """Return the cached price once its last trade is this one; None: once it has none."""
+async def until_last(stack: Stack, symbol: str, wanted: str | None, mid: str | None = None) -> Any:
+    """Return the cached price once its last trade is this one; None: once it has none. `mid` None: any."""
 
     async def is_so() -> Any:
         price = await cached(stack, symbol)
         assert price is not None
         assert price.get("last") == (None if wanted is None else Decimal(wanted)), price
+        assert mid is None or price["mid"] == Decimal(mid), price
         return price
 
     return await eventually(is_so, within_s=5, every_s=0.02)
@@ -75,7 +76,8 @@ async def test_trades_corrections_and_cancels_change_the_cached_price(marking: S
 async def test_a_new_last_is_published_like_a_quote(marking: Stack) -> None:
     await subscribe(marking, "KO")
     marking.simulator.emit("KO", 59.99, 60.01)
-    await until_last(marking, "KO", None)
+    # Not the quote that the venue had when it was subscribed.
+    await until_last(marking, "KO", None, mid="60")
     async with Redis.from_url(marking.redis.url) as redis, redis.pubsub() as pubsub:
         await pubsub.subscribe("price.updated.KO")
         assert (await pubsub.get_message(timeout=5))["type"] == "subscribe"
@@ -133,7 +135,7 @@ async def test_a_plan_without_room_for_trades_streams_the_quotes(tmp_path: Path)
             assert (details[symbol]["trades"], details[symbol]["why_no_trades"]) == (False, "over_limit")
         assert "trades_not_streamed" in await stack.market_data.reasons()
         stack.simulator.emit("AAPL", 149.99, 150.01)
-        assert (await until_last(stack, "AAPL", None))["mid"] == 150
+        await until_last(stack, "AAPL", None, mid="150")
         assert (await stack.market_data.health())["link"]["state"] == "streaming"
 
 
