@@ -114,7 +114,7 @@ class AccountMirror:
                 raise AlpacaRestError("the account's rate limit is used up for now", retryable=True)
             await asyncio.sleep(self._rest.pause_s)
             answer = await self._rest.positions()
-            book, now = await self.ledger.book(), self._now()
+            book, now = await self._book()
             differences = compare(our_positions(book, now), answer, self._circumstances(mirror, book, now))
             self.reading = AccountReading(answer, book, now, differences)
             return self.reading
@@ -273,8 +273,7 @@ class AccountMirror:
         async with self._turn:
             mirror.positions_read()
             self._unreadable_holdings = answer.unreadable
-            book = await self._persist(self.ledger.book)
-            now = self._now()
+            book, now = await self._persist(self._book)
             outcome = self._reconciler.take(our_positions(book, now), answer, self._circumstances(mirror, book, now))
             await self._carry_out(list(outcome.voids))
             for void in outcome.voids:
@@ -338,6 +337,12 @@ class AccountMirror:
             )
             self._state = kept
             await self._persist(lambda: self._store.save(kept))
+
+    async def _book(self) -> tuple[Book, datetime]:
+        """Return the positions as recorded, and as of when. What they cost by Alpaca's method is known by then."""
+        book, now = await self.ledger.book(), self._now()
+        await asyncio.to_thread(book.alpaca_holdings, now)
+        return book, now
 
     async def _persist(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Do `work` until the database has done it: what the account said must not be lost."""

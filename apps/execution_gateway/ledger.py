@@ -22,7 +22,7 @@ from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, Ledger
 from apps.execution_gateway.mirror_state import MirrorStateStore
 from apps.execution_gateway.page_cursor import decode_cursor, encode_cursor, older_than
 from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS, FILL_VOIDS, FILLS
-from libs.portfolio.book import Book, News, Revision, Voiding, advance
+from libs.portfolio.book import Book, News, Revision, Voiding, advance, most_to_fold
 from libs.portfolio.entries import Arrival
 from libs.portfolio.fills import Fill, Side
 
@@ -242,7 +242,7 @@ class Ledger:
         news = News(fills, voids, adjustments, adjustment_voids)
         try:
             # A ledger of years takes seconds to fold: the event loop must serve others meanwhile.
-            is_much = len(fills) + len(adjustments) > _MUCH_TO_FOLD
+            is_much = most_to_fold(base, news) > _MUCH_TO_FOLD
             self._book = await asyncio.to_thread(advance, base, news) if is_much else advance(base, news)
         except ArithmeticError as error:
             raise DatabaseUnavailableError(

@@ -6,13 +6,13 @@ family and folded together.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, Self, TypeVar
 
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.alpaca_cost import AlpacaHolding, alpaca_holdings, sync_day
@@ -32,6 +32,9 @@ class Revision(NamedTuple):
 
 
 NOTHING_READ: Final = Revision()
+T = TypeVar("T")
+EntryKey = tuple[bool, str]
+"""Whether an entry is a fill, and its id: fills and adjustments are counted apart."""
 
 
 class Voiding(NamedTuple):
@@ -68,6 +71,26 @@ class Units(NamedTuple):
     old: Decimal = Decimal(1)
 
 
+class _WorkedOut(Generic[T]):
+    """What was worked out of each symbol for one date; that of another date replaces it. Threads may share it."""
+
+    def __init__(self, kept: tuple[date, Mapping[str, T]] = (date.min, {})) -> None:
+        self._kept = kept
+
+    def of(self, day: date) -> Mapping[str, T]:
+        """Return what there is for `day`: all symbols, some, or none."""
+        kept_day, kept = self._kept
+        return kept if kept_day == day else {}
+
+    def keep(self, day: date, worked_out: Mapping[str, T]) -> None:
+        self._kept = day, worked_out
+
+    def without(self, changed: Container[str]) -> Self:
+        """Return a copy that lacks some symbols."""
+        day, kept = self._kept
+        return type(self)((day, {symbol: one for symbol, one in kept.items() if symbol not in changed}))
+
+
 @dataclass(frozen=True)
 class Book:
     """Positions as of one revision of the ledger, flat ones included. Every amount is exact.
@@ -80,8 +103,24 @@ class Book:
     positions: Mapping[str, Position] = field(default_factory=dict)
     steps: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
     families: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    _days: dict[date, Mapping[str, DayActivity]] = field(default_factory=dict, compare=False, repr=False)
-    _alpaca: dict[date, Mapping[str, AlpacaHolding]] = field(default_factory=dict, compare=False, repr=False)
+    _days: _WorkedOut[DayActivity] = field(default_factory=_WorkedOut, compare=False, repr=False)
+    _alpaca: _WorkedOut[AlpacaHolding] = field(default_factory=_WorkedOut, compare=False, repr=False)
+
+    def followed_by(
+        self,
+        revision: Revision,
+        positions: Mapping[str, Position],
+        steps: Mapping[str, tuple[Step, ...]],
+        families: Mapping[str, frozenset[str]],
+        changed: Container[str],
+    ) -> Self:
+        """Return the next book, which keeps what this one has worked out of all symbols but those that `changed`."""
+        days, holdings = self._days.without(changed), self._alpaca.without(changed)
+        return type(self)(revision, positions, steps, families, days, holdings)
+
+    def family(self, symbol: str) -> frozenset[str]:
+        """Return `symbol` and the symbols that are folded together with it."""
+        return self.families.get(symbol, frozenset({symbol}))
 
     @cached_property
     def open_positions(self) -> tuple[Position, ...]:
@@ -100,23 +139,28 @@ class Book:
 
     def day(self, session_date: date) -> Mapping[str, DayActivity]:
         """Return per symbol what happened since `session_date` began in New York. Computed once per date."""
-        if session_date not in self._days:
-            # One date is asked for at a time: the day before must not pile up in a process that runs for weeks.
-            self._days.clear()
+        known = self._days.of(session_date)
+        if len(known) < len(self.positions):
             start = day_start(session_date)
-            self._days[session_date] = {symbol: self._day_of(symbol, start) for symbol in self.positions}
-        return self._days[session_date]
+            missing = self.positions.keys() - known.keys()
+            known = {**known, **{symbol: self._day_of(symbol, start) for symbol in missing}}
+            self._days.keep(session_date, known)
+        return known
 
     def alpaca_holdings(self, now: datetime) -> Mapping[str, AlpacaHolding]:
-        """Return per symbol the shares and the cost as Alpaca counts them as of `now`. Worked out once per sync day."""
+        """Return per symbol the shares and the cost as Alpaca counts them as of `now`. Worked out once per sync day.
+
+        Takes half a second for 100,000 entries: in an event loop call `asyncio.to_thread` before it is needed.
+        """
         day = sync_day(now)
-        if day not in self._alpaca:
-            self._alpaca.clear()
-            holdings: dict[str, AlpacaHolding] = {}
-            for symbols in {self.families.get(symbol, frozenset({symbol})) for symbol in self.positions}:
-                holdings |= alpaca_holdings([one.entry for one in _entries_of(self.steps, symbols)], now)
-            self._alpaca[day] = holdings
-        return self._alpaca[day]
+        known = self._alpaca.of(day)
+        if len(known) < len(self.positions):
+            missing = self.positions.keys() - known.keys()
+            known = {**known}
+            for symbols in {self.family(symbol) for symbol in missing}:
+                known |= alpaca_holdings([one.entry for one in _entries_of(self.steps, symbols)], now)
+            self._alpaca.keep(day, known)
+        return known
 
     def alpaca_positions(self, now: datetime) -> Mapping[str, Position]:
         """Return the positions with cost and realized P&L by Alpaca's cost method as of `now`."""
@@ -176,9 +220,9 @@ class Book:
 
     def _overnight(self, symbol: str, start: datetime) -> "_Overnight":
         """Return what was held at `start` of the symbols that have become `symbol` since, in today's shares."""
-        family = self.families.get(symbol, frozenset({symbol}))
+        family = self.family(symbol)
         held = {one: _Overnight((one,), self.position_before(one, start).qty) for one in family}
-        for arrival in _entries_of(self.steps, family, start):
+        for arrival in _entries_of(self.steps, family, Place(start, is_fill=False, seq=0)):
             entry = arrival.entry
             if not isinstance(entry, Adjustment):
                 continue
@@ -222,23 +266,32 @@ def advance(book: Book, news: News) -> Book:
     touched |= {voiding.symbol for voiding in (*voids, *adjustment_voids)}
     families = _families_after(book, adjustments, {voiding.entry_id for voiding in adjustment_voids})
     changed = _Changed(dict(book.positions), dict(book.steps))
-    for group in _groups(touched, book.families, families):
-        of_group = [arrival for arrival in added if arrival.entry.symbol in group]
-        last = max((book.steps[symbol][-1].place for symbol in group if symbol in book.steps), default=None)
-        loses = any(voiding.symbol in group for voiding in (*voids, *adjustment_voids))
-        is_late = bool(of_group) and last is not None and of_group[0].place < last
-        if loses or is_late:
-            kept = [arrival for arrival in (*_entries_of(book.steps, group), *of_group) if _key(arrival) not in gone]
-            changed.fold_again(group, sorted(kept, key=_place))
-        else:
-            changed.append(of_group)
+    groups = _groups(touched, book.families, families)
+    arrivals: dict[frozenset[str], list[Arrival]] = {group: [] for group in groups.values()}
+    for arrival in added:
+        arrivals[groups[arrival.entry.symbol]].append(arrival)
+    for group, of_group in arrivals.items():
+        changed.fold(group, of_group, gone)
     revision = Revision(
         _newest(known.fills, fills),
         _newest(known.voids, voids),
         _newest(known.adjustments, adjustments),
         _newest(known.adjustment_voids, adjustment_voids),
     )
-    return Book(revision, changed.positions, changed.steps, families)
+    return book.followed_by(revision, changed.positions, changed.steps, families, groups)
+
+
+def most_to_fold(book: Book, news: News) -> int:
+    """Return how many entries `advance` folds at the most: the new ones, and those that come after them or a void."""
+    arrivals = (*news.fills, *news.adjustments)
+    again = 0
+    for arrival in arrivals:
+        for symbol in frozenset().union(*(book.family(one) for one in arrival.entry.symbols)):
+            steps = book.steps.get(symbol, ())
+            again += len(steps) - bisect_left(steps, arrival.place, key=_place)
+    for voiding in (*news.voids, *news.adjustment_voids):
+        again += sum(len(book.steps.get(symbol, ())) for symbol in book.family(voiding.symbol))
+    return len(arrivals) + again
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,13 +301,32 @@ class _Changed:
     positions: Positions
     steps: dict[str, tuple[Step, ...]]
 
-    def fold_again(self, symbols: Iterable[str], arrivals: Iterable[Arrival]) -> None:
-        for symbol in symbols:
-            self.positions.pop(symbol, None)
-            self.steps.pop(symbol, None)
-        self.append(arrivals)
+    def fold(self, group: Iterable[str], arrivals: Sequence[Arrival], gone: Container[EntryKey]) -> None:
+        """Fold what has arrived (in order) at a group of symbols, and all that comes after it once more.
 
-    def append(self, arrivals: Iterable[Arrival]) -> None:
+        The same from the first entry on that is `gone`.
+        """
+        changing = [arrival.place for arrival in arrivals[:1]]
+        if gone:
+            steps = (step for symbol in group for step in self.steps.get(symbol, ()))
+            changing += [step.place for step in steps if _key(step.entry) in gone]
+        if not changing:
+            return
+        first = min(changing)
+        again = [*_entries_of(self.steps, group, first), *arrivals]
+        for symbol in group:
+            self._go_back(symbol, first)
+        self._append(one for one in sorted(again, key=_place) if _key(one.entry) not in gone)
+
+    def _go_back(self, symbol: str, first: Place) -> None:
+        """Forget the steps of `symbol` from `first` on."""
+        self.positions.pop(symbol, None)
+        steps = self.steps.pop(symbol, ())
+        kept = steps[: bisect_left(steps, first, key=_place)]
+        if kept:
+            self.steps[symbol], self.positions[symbol] = kept, kept[-1].after
+
+    def _append(self, arrivals: Iterable[Arrival]) -> None:
         added: dict[str, list[Step]] = {}
         for arrival in arrivals:
             apply_entry(self.positions, arrival.entry)
@@ -266,8 +338,10 @@ class _Changed:
 
 def _families_after(book: Book, added: Iterable[Arrival], gone: set[str]) -> Mapping[str, frozenset[str]]:
     """Return the families after adjustments were added and voided; the same object when no rename is among them."""
-    known = [step.entry for symbol in book.families for step in book.steps.get(symbol, ())]
     new = [arrival.entry for arrival in added]
+    if not gone and not any(len(entry.symbols) > 1 for entry in new):
+        return book.families
+    known = [step.entry for symbol in book.families for step in book.steps.get(symbol, ())]
     renames = {
         entry.adjustment_id: entry.symbols
         for entry in (*known, *new)
@@ -283,27 +357,25 @@ def _families_after(book: Book, added: Iterable[Arrival], gone: set[str]) -> Map
     return families
 
 
-def _groups(touched: Iterable[str], *families: Mapping[str, frozenset[str]]) -> list[set[str]]:
-    """Return the touched symbols, each with all that must be folded with it, before or after."""
-    groups: list[set[str]] = []
+def _groups(touched: Iterable[str], *families: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    """Return of each symbol that changes all that must be folded with it, before or after."""
+    groups: dict[str, frozenset[str]] = {}
     for symbol in touched:
-        group = {symbol}.union(*(family.get(symbol, frozenset()) for family in families))
+        group = frozenset({symbol}).union(*(family.get(symbol, frozenset()) for family in families))
         # A family that falls apart, or two that join, overlap: they are folded as one.
-        for other in [other for other in groups if other & group]:
-            groups.remove(other)
-            group |= other
-        groups.append(group)
+        group = group.union(*(groups[one] for one in group if one in groups))
+        groups |= dict.fromkeys(group, group)
     return groups
 
 
 def _entries_of(
-    steps: Mapping[str, tuple[Step, ...]], symbols: Iterable[str], since: datetime | None = None
+    steps: Mapping[str, tuple[Step, ...]], symbols: Iterable[str], since: Place | None = None
 ) -> Iterator[Arrival]:
     """Yield the entries of some symbols in the order they apply, a rename once; `since` None: all there are."""
     places: dict[Place, Entry] = {}
     for symbol in symbols:
         of_symbol = steps.get(symbol, ())
-        first = 0 if since is None else bisect_left(of_symbol, since, key=_at)
+        first = 0 if since is None else bisect_left(of_symbol, since, key=_place)
         places |= {step.place: step.entry for step in of_symbol[first:]}
     for place in sorted(places):
         yield Arrival(place.seq, places[place])
@@ -319,8 +391,7 @@ def _reshapes(entry: Entry) -> bool:
     return isinstance(entry, Adjustment) and entry.kind in {AdjustmentKind.SPLIT, AdjustmentKind.SYMBOL_CHANGE}
 
 
-def _key(arrival: Arrival) -> tuple[bool, str]:
-    entry = arrival.entry
+def _key(entry: Entry) -> EntryKey:
     return (False, entry.adjustment_id) if isinstance(entry, Adjustment) else (True, entry.fill_id)
 
 

@@ -4,11 +4,13 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.portfolio.book import Book, News, Revision, Voiding, advance
+from libs.portfolio.adjustments import AdjustmentKind
+from libs.portfolio.book import Book, News, Revision, Voiding, advance, most_to_fold
+from libs.portfolio.days import day_start
 from libs.portfolio.entries import Arrival
 from libs.portfolio.fills import Fill
 from libs.portfolio.positions import fold_fills
-from tests.support.portfolio import OPENING, day_activity, fill, fill_lists
+from tests.support.portfolio import OPENING, adjustment, day_activity, fill, fill_lists
 
 SYMBOLS = ("AAPL", "MSFT", "BRK.B")
 
@@ -77,6 +79,27 @@ def test_days_are_computed_once_per_date() -> None:
     assert book.day(date(2025, 10, 20)) is today
     assert book.day(date(2025, 10, 21))["AAPL"].overnight_qty == 10
     assert today["AAPL"].overnight_qty == 0
+
+
+def test_only_what_changed_is_worked_out_again() -> None:
+    book = advance(Book(), News(arrive(fill(10, 100, fill_id="1"), fill(10, 100, fill_id="2", symbol="F"))))
+    now = OPENING + timedelta(hours=1)
+    days, holdings = book.day(OPENING.date()), book.alpaca_holdings(now)
+    later = advance(book, News([Arrival(3, fill(5, 90, fill_id="3", symbol="F"))]))
+    assert later.day(OPENING.date())["AAPL"] is days["AAPL"]
+    assert later.alpaca_holdings(now)["AAPL"] is holdings["AAPL"]
+    assert later.alpaca_holdings(now)["F"].cost == 1450
+    assert later.day(OPENING.date())["F"] != days["F"]
+
+
+def test_how_much_a_late_fill_and_a_void_make_us_fold_again() -> None:
+    fills = [fill(10, 100, fill_id=str(one), filled_at=OPENING + timedelta(minutes=one)) for one in range(100)]
+    rename = adjustment(AdjustmentKind.SYMBOL_CHANGE, day_start(date(2026, 1, 1)), "F", new_symbol="AAPL")
+    book = advance(Book(), News(arrive(*fills, fill(1, 1, fill_id="f", symbol="F")), adjustments=[Arrival(1, rename)]))
+    at = OPENING + timedelta(minutes=90, seconds=30)
+    assert most_to_fold(book, News([Arrival(102, fill(1, 1, fill_id="l", filled_at=at))])) == 1 + 9 + 2
+    assert most_to_fold(book, News(voids=[Voiding(1, "f", "F")])) == 100 + 1 + 2
+    assert most_to_fold(book, News([Arrival(102, fill(1, 1, fill_id="m", symbol="MSFT"))])) == 1
 
 
 @given(fills=fill_lists(symbols=SYMBOLS, max_size=25), data=st.data())

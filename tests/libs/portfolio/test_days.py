@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from libs.market_data.freshness import ClosingPrice
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
-from libs.portfolio.book import Book, advance
+from libs.portfolio.book import Book, News, Voiding, advance
 from libs.portfolio.closes import SessionDates, day_closes
 from libs.portfolio.days import day_gain, day_start
 from libs.portfolio.entries import Entry
@@ -218,11 +218,27 @@ def test_entry_by_entry_the_book_is_that_of_all_at_once(seed: int) -> None:
     dice = Random(seed)
     entries = history(dice)
     dice.shuffle(entries)
-    book = Book()
+    book, told = Book(), arrive([])
     for number in range(len(entries) + 1):
         told = arrive(entries[:number])
-        book = advance(book, told)
-        assert book == advance(Book(), told)
+        assert_same(book := advance(book, told), advance(Book(), told))
+    dice.shuffle(entries)
+    voids: dict[bool, list[Voiding]] = {True: [], False: []}
+    for entry in entries:
+        is_fill = isinstance(entry, Fill)
+        entry_id = entry.fill_id if isinstance(entry, Fill) else entry.adjustment_id
+        voids[is_fill].append(Voiding(len(voids[is_fill]) + 1, entry_id, entry.symbol))
+        told = News(told.fills, voids[True], told.adjustments, voids[False])
+        assert_same(book := advance(book, told), advance(Book(), told))
+    assert book.positions == {}
+
+
+def assert_same(book: Book, afresh: Book) -> None:
+    """Hold the book to one that was folded at once, and so what it keeps of its predecessors."""
+    assert book == afresh
+    assert book.day(TUESDAY) == afresh.day(TUESDAY)
+    now = day_start(TUESDAY) + timedelta(hours=20)
+    assert book.alpaca_holdings(now) == afresh.alpaca_holdings(now)
 
 
 def test_overnight_shares_are_split_under_whatever_name_they_had_then() -> None:
