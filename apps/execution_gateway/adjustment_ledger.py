@@ -14,8 +14,8 @@ from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, Ledger
 from apps.execution_gateway.page_cursor import decode_cursor, encode_cursor, older_than
 from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
-from libs.portfolio.book import Voiding
 from libs.portfolio.entries import Arrival
+from libs.portfolio.folding import Voiding
 
 _COLUMNS: Final = tuple(one.name for one in fields(Adjustment))
 

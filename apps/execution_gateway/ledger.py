@@ -22,9 +22,10 @@ from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, Ledger
 from apps.execution_gateway.mirror_state import MirrorStateStore
 from apps.execution_gateway.page_cursor import decode_cursor, encode_cursor, older_than
 from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS, FILL_VOIDS, FILLS
-from libs.portfolio.book import Book, News, Revision, Voiding, advance, most_to_fold
+from libs.portfolio.book import Book, Revision
 from libs.portfolio.entries import Arrival
 from libs.portfolio.fills import Fill, Side
+from libs.portfolio.folding import News, Voiding, advance, most_to_fold
 
 DEFAULT_ACCOUNT: Final = "default"
 

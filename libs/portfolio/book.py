@@ -1,12 +1,10 @@
-"""The folded ledger: every symbol's position, kept up to date as fills, adjustments and voids are recorded. Pure.
+"""The folded ledger: every symbol's position, and what each was before. Pure; `folding.py` makes one of entries.
 
-An entry in time order is applied to what is there; a late one or a void folds that symbol's entries again. Either way
-the result is what folding everything from the beginning would give. Symbols that one was renamed to another are one
-family and folded together.
+Symbols that one was renamed to another are one family.
 """
 
 from bisect import bisect_left
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -17,9 +15,11 @@ from typing import Final, Generic, NamedTuple, Self, TypeVar
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.alpaca_cost import AlpacaHolding, alpaca_holdings, sync_day
 from libs.portfolio.days import DayActivity, day_between, day_start
-from libs.portfolio.entries import Arrival, Entry, Place, Positions, after_split, apply_entry
+from libs.portfolio.entries import Arrival, Entry, Place, after_split
 from libs.portfolio.fills import EXACT, ZERO
 from libs.portfolio.positions import Position, flat
+
+T = TypeVar("T")
 
 
 class Revision(NamedTuple):
@@ -32,27 +32,6 @@ class Revision(NamedTuple):
 
 
 NOTHING_READ: Final = Revision()
-T = TypeVar("T")
-EntryKey = tuple[bool, str]
-"""Whether an entry is a fill, and its id: fills and adjustments are counted apart."""
-
-
-class Voiding(NamedTuple):
-    """A recorded correction: the fill (or adjustment) of this id and symbol counts no longer."""
-
-    seq: int
-    entry_id: str
-    symbol: str
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What was recorded. An entry's void may come with it or later, never before."""
-
-    fills: Sequence[Arrival] = ()
-    voids: Sequence[Voiding] = ()
-    adjustments: Sequence[Arrival] = ()
-    adjustment_voids: Sequence[Voiding] = ()
 
 
 class Step(NamedTuple):
@@ -96,13 +75,14 @@ class Book:
     """Positions as of one revision of the ledger, flat ones included. Every amount is exact.
 
     `steps` holds the entries that count, per symbol, in the order they apply; `families` the symbols that are folded
-    together because one was renamed to another.
+    together because one was renamed to another, `reshaped` those that were ever split or renamed.
     """
 
     revision: Revision = NOTHING_READ
     positions: Mapping[str, Position] = field(default_factory=dict)
     steps: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
     families: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    reshaped: frozenset[str] = frozenset()
     _days: _WorkedOut[DayActivity] = field(default_factory=_WorkedOut, compare=False, repr=False)
     _alpaca: _WorkedOut[AlpacaHolding] = field(default_factory=_WorkedOut, compare=False, repr=False)
 
@@ -112,11 +92,12 @@ class Book:
         positions: Mapping[str, Position],
         steps: Mapping[str, tuple[Step, ...]],
         families: Mapping[str, frozenset[str]],
+        reshaped: frozenset[str],
         changed: Container[str],
     ) -> Self:
         """Return the next book, which keeps what this one has worked out of all symbols but those that `changed`."""
         days, holdings = self._days.without(changed), self._alpaca.without(changed)
-        return type(self)(revision, positions, steps, families, days, holdings)
+        return type(self)(revision, positions, steps, families, reshaped, days, holdings)
 
     def family(self, symbol: str) -> frozenset[str]:
         """Return `symbol` and the symbols that are folded together with it."""
@@ -158,7 +139,7 @@ class Book:
             missing = self.positions.keys() - known.keys()
             known = {**known}
             for symbols in {self.family(symbol) for symbol in missing}:
-                known |= alpaca_holdings([one.entry for one in _entries_of(self.steps, symbols)], now)
+                known |= alpaca_holdings([one.entry for one in entries_of(self.steps, symbols)], now)
             self._alpaca.keep(day, known)
         return known
 
@@ -172,7 +153,7 @@ class Book:
 
         A symbol that was held when another was renamed to it had a name and a price of its own before.
         """
-        if symbol not in self._reshaped:
+        if symbol not in self.reshaped:
             return Units(symbol)
         new = old = Decimal(1)
         place: Place | None = None
@@ -196,16 +177,12 @@ class Book:
 
     def reshaped_at(self, symbol: str) -> datetime | None:
         """Return when a split last changed what one share of `symbol` is, or a rename its name; None if never."""
-        if symbol not in self._reshaped:
+        if symbol not in self.reshaped:
             return None
-        return max((step.entry.at for step in self.steps[symbol] if _reshapes(step.entry)), default=None)
-
-    @cached_property
-    def _reshaped(self) -> frozenset[str]:
-        return frozenset(symbol for symbol, steps in self.steps.items() if any(_reshapes(step.entry) for step in steps))
+        return max((step.entry.at for step in self.steps[symbol] if reshapes(step.entry)), default=None)
 
     def _day_of(self, symbol: str, start: datetime) -> DayActivity:
-        if symbol not in self._reshaped:
+        if symbol not in self.reshaped:
             before = self.position_before(symbol, start)
             return day_between((before,), self.positions[symbol], before.qty)
         held = self._overnight(symbol, start)
@@ -222,7 +199,7 @@ class Book:
         """Return what was held at `start` of the symbols that have become `symbol` since, in today's shares."""
         family = self.family(symbol)
         held = {one: _Overnight((one,), self.position_before(one, start).qty) for one in family}
-        for arrival in _entries_of(self.steps, family, Place(start, is_fill=False, seq=0)):
+        for arrival in entries_of(self.steps, family, Place(start, is_fill=False, seq=0)):
             entry = arrival.entry
             if not isinstance(entry, Adjustment):
                 continue
@@ -251,124 +228,7 @@ class Closed(NamedTuple):
     income: Decimal
 
 
-def advance(book: Book, news: News) -> Book:
-    """Return the book after what was recorded since its revision; what it has already folded is skipped."""
-    known = book.revision
-    fills = [arrival for arrival in news.fills if arrival.seq > known.fills]
-    voids = [voiding for voiding in news.voids if voiding.seq > known.voids]
-    adjustments = [arrival for arrival in news.adjustments if arrival.seq > known.adjustments]
-    adjustment_voids = [voiding for voiding in news.adjustment_voids if voiding.seq > known.adjustment_voids]
-    if not (fills or voids or adjustments or adjustment_voids):
-        return book
-    added = sorted([*fills, *adjustments], key=_place)
-    gone = {(True, voiding.entry_id) for voiding in voids} | {(False, one.entry_id) for one in adjustment_voids}
-    touched = {symbol for arrival in added for symbol in arrival.entry.symbols}
-    touched |= {voiding.symbol for voiding in (*voids, *adjustment_voids)}
-    families = _families_after(book, adjustments, {voiding.entry_id for voiding in adjustment_voids})
-    changed = _Changed(dict(book.positions), dict(book.steps))
-    groups = _groups(touched, book.families, families)
-    arrivals: dict[frozenset[str], list[Arrival]] = {group: [] for group in groups.values()}
-    for arrival in added:
-        arrivals[groups[arrival.entry.symbol]].append(arrival)
-    for group, of_group in arrivals.items():
-        changed.fold(group, of_group, gone)
-    revision = Revision(
-        _newest(known.fills, fills),
-        _newest(known.voids, voids),
-        _newest(known.adjustments, adjustments),
-        _newest(known.adjustment_voids, adjustment_voids),
-    )
-    return book.followed_by(revision, changed.positions, changed.steps, families, groups)
-
-
-def most_to_fold(book: Book, news: News) -> int:
-    """Return how many entries `advance` folds at the most: the new ones, and those that come after them or a void."""
-    arrivals = (*news.fills, *news.adjustments)
-    again = 0
-    for arrival in arrivals:
-        for symbol in frozenset().union(*(book.family(one) for one in arrival.entry.symbols)):
-            steps = book.steps.get(symbol, ())
-            again += len(steps) - bisect_left(steps, arrival.place, key=_place)
-    for voiding in (*news.voids, *news.adjustment_voids):
-        again += sum(len(book.steps.get(symbol, ())) for symbol in book.family(voiding.symbol))
-    return len(arrivals) + again
-
-
-@dataclass(frozen=True, slots=True)
-class _Changed:
-    """The positions and steps of the next book, while they are worked out."""
-
-    positions: Positions
-    steps: dict[str, tuple[Step, ...]]
-
-    def fold(self, group: Iterable[str], arrivals: Sequence[Arrival], gone: Container[EntryKey]) -> None:
-        """Fold what has arrived (in order) at a group of symbols, and all that comes after it once more.
-
-        The same from the first entry on that is `gone`.
-        """
-        changing = [arrival.place for arrival in arrivals[:1]]
-        if gone:
-            steps = (step for symbol in group for step in self.steps.get(symbol, ()))
-            changing += [step.place for step in steps if _key(step.entry) in gone]
-        if not changing:
-            return
-        first = min(changing)
-        again = [*_entries_of(self.steps, group, first), *arrivals]
-        for symbol in group:
-            self._go_back(symbol, first)
-        self._append(one for one in sorted(again, key=_place) if _key(one.entry) not in gone)
-
-    def _go_back(self, symbol: str, first: Place) -> None:
-        """Forget the steps of `symbol` from `first` on."""
-        self.positions.pop(symbol, None)
-        steps = self.steps.pop(symbol, ())
-        kept = steps[: bisect_left(steps, first, key=_place)]
-        if kept:
-            self.steps[symbol], self.positions[symbol] = kept, kept[-1].after
-
-    def _append(self, arrivals: Iterable[Arrival]) -> None:
-        added: dict[str, list[Step]] = {}
-        for arrival in arrivals:
-            apply_entry(self.positions, arrival.entry)
-            for symbol in arrival.entry.symbols:
-                added.setdefault(symbol, []).append(Step(arrival.place, arrival.entry, self.positions[symbol]))
-        for symbol, steps in added.items():
-            self.steps[symbol] = (*self.steps.get(symbol, ()), *steps)
-
-
-def _families_after(book: Book, added: Iterable[Arrival], gone: set[str]) -> Mapping[str, frozenset[str]]:
-    """Return the families after adjustments were added and voided; the same object when no rename is among them."""
-    new = [arrival.entry for arrival in added]
-    if not gone and not any(len(entry.symbols) > 1 for entry in new):
-        return book.families
-    known = [step.entry for symbol in book.families for step in book.steps.get(symbol, ())]
-    renames = {
-        entry.adjustment_id: entry.symbols
-        for entry in (*known, *new)
-        if isinstance(entry, Adjustment) and entry.new_symbol is not None
-    }
-    if not renames or not (gone & renames.keys() or any(len(entry.symbols) > 1 for entry in new)):
-        return book.families
-    families: dict[str, frozenset[str]] = {}
-    for adjustment_id, symbols in renames.items():
-        if adjustment_id not in gone:
-            family = frozenset(symbols).union(*(families.get(symbol, frozenset()) for symbol in symbols))
-            families |= dict.fromkeys(family, family)
-    return families
-
-
-def _groups(touched: Iterable[str], *families: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
-    """Return of each symbol that changes all that must be folded with it, before or after."""
-    groups: dict[str, frozenset[str]] = {}
-    for symbol in touched:
-        group = frozenset({symbol}).union(*(family.get(symbol, frozenset()) for family in families))
-        # A family that falls apart, or two that join, overlap: they are folded as one.
-        group = group.union(*(groups[one] for one in group if one in groups))
-        groups |= dict.fromkeys(group, group)
-    return groups
-
-
-def _entries_of(
+def entries_of(
     steps: Mapping[str, tuple[Step, ...]], symbols: Iterable[str], since: Place | None = None
 ) -> Iterator[Arrival]:
     """Yield the entries of some symbols in the order they apply, a rename once; `since` None: all there are."""
@@ -387,19 +247,9 @@ def _with_cost(position: Position, cost: Decimal) -> Position:
     return Position(position.symbol, position.qty, cost, realized, position.fees, position.opened_at, position.income)
 
 
-def _reshapes(entry: Entry) -> bool:
+def reshapes(entry: Entry) -> bool:
+    """Say whether an entry changes what a share is, or is called."""
     return isinstance(entry, Adjustment) and entry.kind in {AdjustmentKind.SPLIT, AdjustmentKind.SYMBOL_CHANGE}
-
-
-def _key(entry: Entry) -> EntryKey:
-    return (False, entry.adjustment_id) if isinstance(entry, Adjustment) else (True, entry.fill_id)
-
-
-def _newest(known: int, news: Sequence[Arrival] | Sequence[Voiding]) -> int:
-    return max([known, *(one.seq for one in news)])
-
-
-_place = attrgetter("place")
 
 
 def _at(step: Step) -> datetime:
@@ -411,3 +261,6 @@ def _sum(amounts: Iterable[Decimal]) -> Decimal:
     for amount in amounts:
         total = EXACT.add(total, amount)
     return total
+
+
+_place = attrgetter("place")

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from libs.market_data.freshness import Mark
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
-from libs.portfolio.book import Book, News, advance
+from libs.portfolio.book import Book
 from libs.portfolio.days import DayActivity, Held, overnight_value
 from libs.portfolio.entries import Arrival, Entry
 from libs.portfolio.fills import Fill, Side
+from libs.portfolio.folding import News, advance
 from libs.portfolio.pnl import PositionPnl
 from libs.portfolio.positions import Position
 from libs.portfolio.valuation import Valuable, value_position

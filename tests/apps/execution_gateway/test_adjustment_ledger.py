@@ -14,8 +14,9 @@ from apps.execution_gateway.adjustment_ledger import AdjustmentConflictError, Ad
 from apps.execution_gateway.database import create_engine
 from apps.execution_gateway.ledger import Ledger
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
-from libs.portfolio.book import Book, advance
+from libs.portfolio.book import Book
 from libs.portfolio.days import day_start
+from libs.portfolio.folding import advance
 from tests.support.portfolio import OPENING, adjustment, arrive, fill
 
 NOW = datetime(2025, 10, 20, 15, 0, tzinfo=UTC)

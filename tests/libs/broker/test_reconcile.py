@@ -12,9 +12,10 @@ from libs.broker.commands import VoidExecution
 from libs.broker.executions import Unreadable
 from libs.broker.reconcile import Circumstances, Difference, OurPosition, Reason, Reconciler, compare, is_sync_window
 from libs.portfolio.adjustments import AdjustmentKind
-from libs.portfolio.book import Book, News, advance
+from libs.portfolio.book import Book
 from libs.portfolio.entries import Arrival
 from libs.portfolio.fills import Side
+from libs.portfolio.folding import News, advance
 from tests.libs.broker.samples import NOON, execution, seconds
 from tests.support.portfolio import OPENING, arrive, book_of, fill, fill_lists
 

@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.portfolio.adjustments import AdjustmentKind
-from libs.portfolio.book import Book, News, Revision, Voiding, advance, most_to_fold
+from libs.portfolio.book import Book, Revision
 from libs.portfolio.days import day_start
 from libs.portfolio.entries import Arrival
 from libs.portfolio.fills import Fill
+from libs.portfolio.folding import News, Voiding, advance, most_to_fold
 from libs.portfolio.positions import fold_fills
 from tests.support.portfolio import OPENING, adjustment, day_activity, fill, fill_lists
 

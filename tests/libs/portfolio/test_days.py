@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from libs.market_data.freshness import ClosingPrice
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
-from libs.portfolio.book import Book, News, Voiding, advance
+from libs.portfolio.book import Book
 from libs.portfolio.closes import SessionDates, day_closes
 from libs.portfolio.days import day_gain, day_start
 from libs.portfolio.entries import Entry
 from libs.portfolio.fills import EXACT, ZERO, Fill
+from libs.portfolio.folding import News, Voiding, advance
 from libs.portfolio.positions import fold_fills
 from tests.support.portfolio import OPENING, adjustment, arrive, book_of, day_activity, fill, fill_lists
 
