@@ -1,6 +1,5 @@
 """Fixtures that any test may ask for: a real Redis server and free ports."""
 
-import socket
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import settings
 
 from libs.redis_client.client import RedisClient
 from libs.redis_client.embedded import EmbeddedRedis
+from tests.support.ports import service_port
 
 # No example has a deadline: a busy machine is no defect. `make test-deep` loads the second profile.
 settings.register_profile("fast", deadline=None, max_examples=40)
@@ -40,7 +40,5 @@ async def redis_client(redis_url: str) -> AsyncIterator[RedisClient]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A loopback port on which nobody listens, and which the system gives to nobody meanwhile."""
+    return service_port()

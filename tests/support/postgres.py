@@ -9,7 +9,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from libs.redis_client.parent_death import die_with_parent
+from tests.support.ports import service_port
 
 _STARTS_WITHIN_S = 30.0
 _STOPS_WITHIN_S = 10.0
@@ -31,9 +31,7 @@ class PostgresServer:
     """
 
     def __init__(self, binaries: Path, folder: Path, user: str | None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = service_port()
         self._binaries = binaries
         self._folder = folder
         self._user = user

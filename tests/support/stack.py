@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +20,7 @@ import httpx2
 from apps.alpaca_simulator.simulator import Simulator
 from libs.redis_client.embedded import EmbeddedRedis
 from libs.redis_client.parent_death import die_with_parent
+from tests.support.ports import service_port
 from tests.support.simulator import running_simulator
 from tests.support.waiting import eventually
 
@@ -33,19 +32,6 @@ STREAM = "/api/v1/positions/pnl/stream"
 
 READY_WITHIN_S = 30.0
 STOPS_WITHIN_S = 10.0
-_LOWEST_EPHEMERAL = 32_768
-
-
-def service_port() -> int:
-    """Return a free loopback port that no outgoing connection is ever given: it stays free until it is used."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, _LOWEST_EPHEMERAL)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
