@@ -59,10 +59,12 @@ class FaultyLine:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.current_task()
         assert connection is not None
+        assert self._server is not None
         self._connections.add(connection)
         connection.add_done_callback(self._connections.discard)
         with contextlib.closing(writer), contextlib.suppress(ConnectionError):
-            if self._fault == "refuse":
+            # One that was accepted as the line stopped begins only now.
+            if self._fault == "refuse" or not self._server.is_serving():
                 return
             there_reader, there_writer = await asyncio.open_connection(*self._target)
             with contextlib.closing(there_writer):
