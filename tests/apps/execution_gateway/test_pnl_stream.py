@@ -111,8 +111,10 @@ async def test_positions_come_and_go(running_gateway: RunningGateway, cache: Pri
 async def test_turning_stale_is_a_change(tmp_path: Path, redis_url: str, cache: PriceCache):
     async with serving(settings_in(tmp_path, redis_url, stale_after_seconds=0.3)) as gateway:
         await gateway.fill("AAPL", 100, 150)
-        await cache.write_feed_status(streaming("AAPL"))
         await publish(cache, 152, 1)
+        await cache.write_feed_status(streaming("AAPL"))
+        # Until it is vouched for it turns stale by itself, and there would be no change to tell of.
+        await eventually(lambda: gateway.gateway.prices.feed is not None)
         async with reading(gateway) as events:
             await events.next("snapshot")
             await cache.write_feed_status(streaming("AAPL", state=LinkState.BACKING_OFF, connected=False))
