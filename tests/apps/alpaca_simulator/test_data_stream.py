@@ -122,7 +122,7 @@ async def test_pings_are_answered_and_compression_is_optional():
 
 
 async def test_who_does_not_authenticate_in_time_is_sent_away():
-    async with running_simulator(auth_timeout_s=0.2) as sim, dialled(sim.stream_url()) as client:
+    async with running_simulator(auth_timeout_s=1) as sim, dialled(sim.stream_url()) as client:
         assert await client.authenticate(key="") == error(ErrorCode.AUTH_FAILED)
         assert await client.receive() == [error(ErrorCode.AUTH_TIMEOUT)]
         with pytest.raises(ConnectionClosed) as closed:

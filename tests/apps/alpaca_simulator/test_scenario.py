@@ -137,7 +137,7 @@ def scenario(*steps, begin="first_client"):
 
 async def test_it_waits_for_the_first_client_and_takes_faults_back():
     script = scenario(
-        {"at": 0.05, "faults": {"auth_error": 402, "mute": True}, "for": 0.2},
+        {"at": 0.05, "faults": {"auth_error": 402, "mute": True}, "for": 1},
         {"at": 0.1, "faults": {"no_ack": True}},
         {"at": 0.15, "act": "halt", "symbol": "AAPL"},
     )

@@ -146,7 +146,7 @@ async def test_who_does_not_listen_hears_nothing():
 
 async def test_an_execution_may_be_told_twice_never_or_late():
     async with trading() as (sim, broker), listening(sim) as line:
-        (late,) = await broker.fill("AAPL", "buy", 1, 100, announce="late", delay_s=0.2)
+        (late,) = await broker.fill("AAPL", "buy", 1, 100, announce="late", delay_s=1)
         (never,) = await broker.fill("AAPL", "buy", 1, 100, announce="never")
         (twice,) = await broker.fill("AAPL", "buy", 1, 100, announce="twice")
         assert [one["execution_id"] for one in await line.executed(3)] == [twice, twice, late]
@@ -207,7 +207,7 @@ async def test_the_account_outlives_a_restart_and_its_listeners_do_not():
 @pytest.mark.parametrize("clean", [True, False])
 async def test_a_stop_leaves_nothing_behind(clean):
     async with trading(faults=Faults(trading_heartbeat_s=60)) as (sim, broker), listening(sim) as line:
-        await broker.fill("AAPL", "buy", 1, 100, announce="late", delay_s=0.2)
+        await broker.fill("AAPL", "buy", 1, 100, announce="late", delay_s=1)
         await sim.stop(clean=clean)
         with pytest.raises(ConnectionClosed) as ended:
             await line.hear()
@@ -216,7 +216,7 @@ async def test_a_stop_leaves_nothing_behind(clean):
         await sim.start()
         async with listening(sim) as again:
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.4):
+                async with asyncio.timeout(1.2):
                     await again.hear()
 
 

@@ -170,7 +170,7 @@ class TestRest:
 
     async def test_activities_lag(self):
         async with trading(positions=APPLE) as (sim, broker):
-            sim.faults = Faults(activities_lag_s=0.3)
+            sim.faults = Faults(activities_lag_s=1)
             await broker.fill("AAPL", "buy", 1, 100)
             assert len(await broker.get("account/activities/FILL")) == 1
             await eventually(lambda: self.shows(broker, 2))
@@ -181,7 +181,7 @@ class TestRest:
 
     async def test_positions_lag(self):
         async with trading(positions=APPLE) as (sim, broker):
-            sim.faults = Faults(positions_lag_s=0.3)
+            sim.faults = Faults(positions_lag_s=1)
             cash = (await broker.get("account"))["cash"]
             await broker.fill("AAPL", "buy", 1, 100)
             assert (await broker.get("positions/AAPL"))["qty"] == "100"

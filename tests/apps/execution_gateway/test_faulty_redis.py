@@ -63,9 +63,7 @@ async def test_the_answer_is_in_time_and_honest(
 ) -> None:
     cache = PriceCache(redis_client, 300)
     async with faulty_line(redis_server.port) as line:
-        settings = settings_in(
-            tmp_path, f"redis://127.0.0.1:{line.port}/0", stale_after_seconds=0.5, price_ttl_seconds=2
-        )
+        settings = settings_in(tmp_path, f"redis://127.0.0.1:{line.port}/0", stale_after_seconds=1, price_ttl_seconds=2)
         async with serving(settings) as gateway:
             await gateway.fill("AAPL", 100, "150.00")
             await eventually(lambda: gateway.gateway.subscriber.is_connected)

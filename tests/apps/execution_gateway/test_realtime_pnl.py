@@ -1,5 +1,6 @@
 """Positions, prices in Redis, and the P&L that comes of them: over HTTP, with a real Redis and a real database."""
 
+import itertools
 import os
 import signal
 import time
@@ -138,11 +139,18 @@ async def test_without_a_price_the_official_close_is_the_mark(
         assert closing["last_updated"] is None
 
         await cache.write_feed_status(streaming("AAPL", state=LinkState.BACKING_OFF, connected=False))
-        await cache.write([PriceWrite(price(), publish=True)])
-        for source in ("real-time", "stale", "closing"):
+        numbers = itertools.count(1)
+
+        async def is_live() -> bool:
+            # A new one each time: it is live for 0.2 s, and asking takes its time.
+            await cache.write([PriceWrite(price(seq=next(numbers)), publish=True)])
+            return await _source(gateway, "real-time")
+
+        await eventually(is_live)
+        for source in ("stale", "closing"):
             await eventually(lambda wanted=source: _source(gateway, wanted))
 
-        await cache.write([PriceWrite(price(seq=2), publish=True)])
+        await cache.write([PriceWrite(price(seq=next(numbers)), publish=True)])
         await cache.write_feed_status(streaming("AAPL", market=MarketPhase.CLOSED))
         await eventually(lambda: _source(gateway, "closing"))
 
