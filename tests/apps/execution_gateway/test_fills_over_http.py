@@ -259,10 +259,18 @@ async def symbols_announced(listener: PubSub) -> list[str] | None:
     return event["symbols"]
 
 
-async def test_a_change_is_announced(running_gateway: RunningGateway, redis_client: RedisClient):
+async def listening(gateway: RunningGateway, redis_client: RedisClient) -> PubSub:
+    """Return a listener to what is announced from here on."""
+    # A gateway that connects announces what is held: later, that would be what the test has just bought.
+    await eventually(lambda: gateway.gateway.subscriber.is_connected)
     listener = redis_client.pubsub()
     await listener.subscribe("position.changed")
     await listener.get_message(timeout=2)
+    return listener
+
+
+async def test_a_change_is_announced(running_gateway: RunningGateway, redis_client: RedisClient):
+    listener = await listening(running_gateway, redis_client)
     await running_gateway.fill("AAPL", 1, 150)
     assert await eventually(lambda: symbols_announced(listener)) == ["AAPL"]
     # The one who says it again may have lost the answer, and with it the announcement.
@@ -275,9 +283,7 @@ async def test_a_change_is_announced(running_gateway: RunningGateway, redis_clie
 async def test_an_import_is_announced_once_for_all_its_symbols(
     running_gateway: RunningGateway, redis_client: RedisClient
 ):
-    listener = redis_client.pubsub()
-    await listener.subscribe("position.changed")
-    await listener.get_message(timeout=2)
+    listener = await listening(running_gateway, redis_client)
     fills = [fill(fill_id=symbol, symbol=symbol) for symbol in ("MSFT", "AAPL", "KO")]
     await post_list(running_gateway, [fill(fill_id="F", symbol="F")], "?dry_run=true")
     await post_list(running_gateway, [])
