@@ -177,7 +177,11 @@ async def test_a_wrong_price_at_the_broker_changes_no_figure_of_ours(tmp_path: P
                 {"symbol": "MSFT", "bid": 399.99, "ask": 400.01},
             ]
             await stack.broker.act("quotes", quotes=quotes)
-            return {row["price_source"] for row in (await gateway.get(PNL))["positions"]} == {"real-time"}
+            rows = {row["symbol"]: row for row in (await gateway.get(PNL))["positions"]}
+            shown = {symbol: (row["price_source"], row["current_price"]) for symbol, row in rows.items()}
+            # Real-time is the quote of the subscription, too.
+            assert shown == {"AAPL": ("real-time", 200), "MSFT": ("real-time", 400)}, str(shown)
+            return True
 
         await eventually(is_marked, within_s=20, every_s=0.2)
         right = await figures(gateway)

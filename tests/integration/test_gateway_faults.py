@@ -61,6 +61,7 @@ async def test_an_answer_that_is_no_position_list_changes_nothing(faulty: Faulty
     stack = faulty.stack
     faulty.gateway.say(PATH, HELD)
     await eventually(lambda: is_well(stack), within_s=12)
+    await stack.until_confirmed("AAPL")
     failures = (await stack.market_data.health())["position_sync"]["failures"]
 
     faulty.gateway.say(PATH, answer)

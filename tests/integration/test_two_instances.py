@@ -36,7 +36,7 @@ async def second_instance(stack: Stack) -> AsyncIterator[Service]:
     service = Service(folder, MARKET_DATA, "MARKET_DATA_PORT", **environment)
     try:
         await eventually(lambda: is_up(service), within_s=20, every_s=0.1)
-        await eventually(lambda: is_role(service, "standby"), within_s=2)
+        await eventually(lambda: stands_by(service), within_s=2)
         await service.http.post(SUBSCRIBE, json={"symbol": "AAPL"})
         yield service
         await service.stop()
@@ -58,6 +58,11 @@ async def is_up(service: Service) -> bool:
 
 async def is_role(service: Service, role: str) -> bool:
     return bool((await service.health())["lease"]["role"] == role)
+
+
+async def stands_by(service: Service) -> bool:
+    """Say whether it has seen that another leads. A standby is also who has not asked yet."""
+    return await is_role(service, "standby") and await holder(service) is not None
 
 
 async def leads(service: Service) -> bool:
@@ -279,8 +284,9 @@ async def test_two_started_at_once_make_one_leader(tmp_path: Path) -> None:
         try:
 
             async def one_leads() -> bool:
-                roles = [(await service.health())["lease"]["role"] for service in services if await is_up(service)]
-                return sorted(roles) == ["leader", "standby", "standby"]
+                leases = [(await service.health())["lease"] for service in services if await is_up(service)]
+                assert None not in [lease["holder"] for lease in leases], "a standby is also who has not asked yet"
+                return sorted(lease["role"] for lease in leases) == ["leader", "standby", "standby"]
 
             await eventually(one_leads, within_s=30, every_s=0.2)
             assert len({await holder(service) for service in services}) == 1
