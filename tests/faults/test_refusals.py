@@ -55,8 +55,13 @@ async def test_a_refusal_stops_the_dialling_until_a_person_acts(patient: Patient
         health = await patient.health()
         assert health["status"] == "unhealthy"
         assert health["link"]["last_error"]["code"] == code
-        assert (await patient.stack.gateway.health())["status"] == "degraded"
-        assert (await patient.stack.pnl())["feed"]["state"] == "refused"
+
+        # The gateway hears it by way of Redis, a moment later.
+        async def is_heard() -> bool:
+            assert (await patient.stack.gateway.health())["status"] == "degraded"
+            return bool((await patient.stack.pnl())["feed"]["state"] == "refused")
+
+        await eventually(is_heard, within_s=2)
         assert patient.new_dials >= 1
     with pytest.raises(AssertionError, match="did not come true"):
         await eventually(lambda: patient.new_dials, within_s=4)

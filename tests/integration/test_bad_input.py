@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from tests.support.stack import Service, Stack, fill_body
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -33,11 +34,17 @@ def is_problem(answer: httpx2.Response, status: int, field: str | None = None) -
 
 
 async def snapshot(stack: Stack) -> Any:
-    """Return all that bad input might change."""
-    book = await stack.gateway.get("/api/v1/positions")
-    fills = await stack.gateway.get(f"{FILLS}?limit=1000")
-    subscribed = await stack.market_data.get("/api/v1/market-data/subscriptions")
-    return book, fills, subscribed["symbols"]
+    """Return all that bad input might change, once what was filled before is subscribed."""
+
+    async def at_rest() -> Any:
+        book = await stack.gateway.get("/api/v1/positions")
+        fills = await stack.gateway.get(f"{FILLS}?limit=1000")
+        subscribed = await stack.market_data.get("/api/v1/market-data/subscriptions")
+        missing = {position["symbol"] for position in book["positions"]} - set(subscribed["symbols"])
+        assert not missing, f"not subscribed yet: {missing}"
+        return book, fills, subscribed["symbols"]
+
+    return await eventually(at_rest)
 
 
 async def post(service: Service, path: str, content: str | bytes) -> httpx2.Response:

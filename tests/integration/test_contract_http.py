@@ -185,6 +185,8 @@ async def test_a_price(stack: Stack) -> None:
 
 async def test_health_live_ready_and_metrics(stack: Stack) -> None:
     common = {"status": str, "version": str, "mode": str, "redis": dict, "market": dict, "reasons": list}
+    # Until its first sync it is degraded: it may have asked before the gateway was up, and wait to ask again.
+    await eventually(lambda: is_streaming(stack), within_s=12)
     market_data = await stack.market_data.health()
     has(
         market_data,
