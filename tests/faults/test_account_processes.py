@@ -89,9 +89,12 @@ async def test_a_gateway_killed_in_the_midst_of_catching_up(tmp_path: Path) -> N
             gateway.kill()
             await gateway.http.aclose()
             await trade(stack, 3, Random(least))
+        # Slow enough to be looked at before it has read on, however busy the machine is.
+        await stack.broker.switch(trading_rest_delay_s=2.0)
         gateway = await stack.gateway()
         begun_with = len(await all_fills(gateway.http))
         assert 700 <= begun_with < 1200, "killed in the midst of it, the last time as well"
+        await stack.broker.switch(trading_rest_delay_s=0.25)
         await mirrors(stack, gateway)
 
 

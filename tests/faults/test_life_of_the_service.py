@@ -37,6 +37,15 @@ async def test_a_requested_stop_frees_the_slot_and_is_quick(tmp_path: Path) -> N
     async with running_stack(tmp_path, simulator={"slot_hold_s": 90.0}) as stack:
         patient = await admitted(stack)
         patient.quote()
+
+        # What is still in the venue's outbox when the connection is closed was never sent.
+        def is_sent() -> bool:
+            sent = stack.simulator.sent.by_symbol
+            return {symbol: sent[symbol].quote.bid_price for symbol in patient.bids} == {
+                symbol: float(bid) for symbol, bid in patient.bids.items()
+            }
+
+        await eventually(is_sent, every_s=0)
         began_s = time.monotonic()
         await stack.market_data.stop()
         assert time.monotonic() - began_s < GONE_WITHIN_S

@@ -161,6 +161,8 @@ async def test_it_takes_over_from_one_that_was_stopped_without_a_refusal(tmp_pat
     """A slot that is not freed by a close frame would be held for 90 s, and dialling meanwhile answered by 406."""
     async with a_pair(tmp_path, slot_hold_s=90.0) as (stack, first, second, redis):
         stack.simulator.emit("AAPL", 150.99, 151.01)
+        # What is still in the venue's outbox when the connection is closed was never sent.
+        await eventually(lambda: stack.simulator.sent.by_symbol["AAPL"].quote.bid_price == 150.99, every_s=0)
         await first.stop()
         stopped_s = time.monotonic()
         assert await redis.get(LEASE_KEY) is None, "the lease was released"
@@ -223,6 +225,13 @@ async def test_one_that_slept_through_its_lease_writes_nothing_and_steps_down(tm
             slept_s = time.monotonic()
             await eventually(lambda: is_role(second, "leader"), TAKEN_OVER_WITHIN_S, every_s=0.05)
             print(f"after SIGSTOP: leads after {time.monotonic() - slept_s:.2f} s")
+
+            async def is_refused() -> bool:
+                fault = (await second.health())["link"]["last_error"]
+                return fault is not None and bool(fault["code"] == 406)
+
+            # Were the sleeper woken first, the new leader might find the slot free, and fetch the quote below itself.
+            await eventually(is_refused)
             # It goes into the sleeper's socket, and must not come out of Redis as the sleeper's word.
             stack.simulator.emit("AAPL", 998.99, 999.01)
         finally:
