@@ -79,7 +79,7 @@ async def test_a_taken_slot_is_asked_for_on_the_slow_track(patient: Patient) -> 
         async def is_told() -> bool:
             return bool((await patient.health())["link"]["last_error"]["code"] == 406)
 
-        await eventually(is_told, within_s=3, every_s=0.1)
+        await eventually(is_told, within_s=TRIED_WITHIN_S, every_s=0.1)
         await patient.until_state("streaming", within_s=50)
         assert time.monotonic() - lost_s > 20
         assert patient.new_dials <= 3, "one every 10 to 20 s"
