@@ -19,8 +19,11 @@ STALE_AFTER_S, TTL_S = 1, 3
 
 
 def write_closes(path: Path) -> dict[date, Decimal]:
-    """Write a bar of AAPL for each weekday of the last two weeks, each with a close of its own; return the closes."""
-    days = [datetime.now(UTC).date() - timedelta(days=number) for number in range(1, 15)]
+    """Write a bar of AAPL for each weekday of the last two weeks, each with a close of its own; return the closes.
+
+    Today among them: in the evening its session is the last that is over.
+    """
+    days = [datetime.now(UTC).date() - timedelta(days=number) for number in range(15)]
     closes = {day: Decimal(100 + day.day) for day in days if day.isoweekday() <= 5}
     write_bars(path, [DailyBar("AAPL", day, close, close, close, close, 1000) for day, close in closes.items()])
     return closes
