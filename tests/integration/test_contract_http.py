@@ -252,7 +252,8 @@ async def test_without_the_token_nothing_is_told(stack: Stack, headers: dict[str
 
 
 async def test_with_the_token_the_position_sync_works_too_and_no_log_tells_it(stack: Stack) -> None:
-    await stack.fill("SPY", 100, 150)
+    # A cost basis that no other test of this file looks for.
+    await stack.fill("SPY", 100, 160)
     await stack.until_row("SPY", 2, price_source="real-time")
     health = await stack.market_data.health()
     assert health["position_sync"]["last_error"] is None
