@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from libs.market_data.daily_bars_parquet import write_bars
 from libs.market_data.daily_bars_rest import DailyBar
@@ -33,6 +34,14 @@ async def feed(stack: Stack) -> Any:
     return (await stack.pnl())["feed"]
 
 
+async def heartbeat(stack: Stack) -> None:
+    """Return just after the link has vouched for its prices once more."""
+    async with Redis.from_url(stack.redis.url) as redis, redis.pubsub() as pubsub:
+        await pubsub.subscribe("feed.status")
+        while (await pubsub.get_message(timeout=5))["type"] != "message":
+            pass
+
+
 async def test_prices_turn_stale_then_closing_then_live_again(tmp_path: Path) -> None:
     closes = write_closes(tmp_path / "bars")
     async with running_stack(tmp_path, STALE_AFTER_SECONDS=str(STALE_AFTER_S), PRICE_TTL_SECONDS=str(TTL_S)) as stack:
@@ -54,6 +63,8 @@ async def test_prices_turn_stale_then_closing_then_live_again(tmp_path: Path) ->
 
         await eventually(is_old_and_live, within_s=8, every_s=0.1)
 
+        # A price's life is counted from about the last heartbeat: how long ago that is must not be left to chance.
+        await heartbeat(stack)
         await stack.simulator.stop(clean=False)
         killed_s = time.monotonic()
 
