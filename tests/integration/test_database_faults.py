@@ -16,7 +16,8 @@ FILLS = 40
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    async with running_stack(tmp_path_factory.mktemp("stack"), GATEWAY) as running:
+    # Once an hour: a sample recorded while the file is read, damaged or put back would be half in it.
+    async with running_stack(tmp_path_factory.mktemp("stack"), GATEWAY, PNL_HISTORY_SECONDS="3600") as running:
         # More than a page of fills, so that half of the file is not all of them.
         for number in range(FILLS):
             await running.fill("AAPL", 1, 150, fill_id=f"{number:0128}")
