@@ -5,14 +5,14 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, and_, select
+from sqlalchemy import Row, Select, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from apps.execution_gateway.column_room import has_room_for_adjustment_id
 from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, LedgerAccess
 from apps.execution_gateway.page_cursor import decode_cursor, encode_cursor, older_than
-from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS
+from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS, IS_VOID_OF_ADJUSTMENT
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.entries import Arrival
 from libs.portfolio.folding import Voiding
@@ -131,9 +131,9 @@ class AdjustmentLedger:
             return AdjustmentPage(page, None)
         return AdjustmentPage(page, encode_cursor(page[-1].adjustment.effective_at, page[-1].seq))
 
-    async def after(self, seq: int) -> list[Arrival]:
-        """Return what was recorded after sequence number `seq`."""
-        query = select(ADJUSTMENTS).where(ADJUSTMENTS.c.account == self._account)
+    async def after(self, seq: int, until: int) -> list[Arrival]:
+        """Return what was recorded after sequence number `seq`, up to `until`."""
+        query = select(ADJUSTMENTS).where(ADJUSTMENTS.c.account == self._account, ADJUSTMENTS.c.seq <= until)
         query = query.order_by(ADJUSTMENTS.c.seq).limit(LOAD_ROWS)
         arrivals: list[Arrival] = []
         while True:
@@ -144,11 +144,12 @@ class AdjustmentLedger:
                 return arrivals
             seq = arrivals[-1].seq
 
-    async def voids_after(self, seq: int) -> list[Voiding]:
-        """Return the voids recorded after sequence number `seq`."""
+    async def voids_after(self, seq: int, until: int) -> list[Voiding]:
+        """Return the voids recorded after sequence number `seq`, up to `until`."""
         columns = select(ADJUSTMENT_VOIDS.c.seq, ADJUSTMENT_VOIDS.c.adjustment_id, ADJUSTMENTS.c.symbol)
-        query = columns.join_from(ADJUSTMENT_VOIDS, ADJUSTMENTS, _IS_VOID_OF)
-        query = query.where(ADJUSTMENT_VOIDS.c.account == self._account).order_by(ADJUSTMENT_VOIDS.c.seq)
+        query = columns.join_from(ADJUSTMENT_VOIDS, ADJUSTMENTS, IS_VOID_OF_ADJUSTMENT)
+        query = query.where(ADJUSTMENT_VOIDS.c.account == self._account, ADJUSTMENT_VOIDS.c.seq <= until)
+        query = query.order_by(ADJUSTMENT_VOIDS.c.seq)
         async with self._access.reading() as connection:
             rows = (await connection.execute(query.where(ADJUSTMENT_VOIDS.c.seq > seq))).all()
         return [Voiding(row.seq, row.adjustment_id, row.symbol) for row in rows]
@@ -170,14 +171,8 @@ class AdjustmentLedger:
 
     def _recorded(self) -> Select[Any]:
         columns = select(ADJUSTMENTS, ADJUSTMENT_VOIDS.c.voided_at, ADJUSTMENT_VOIDS.c.reason.label("void_reason"))
-        joined = columns.outerjoin_from(ADJUSTMENTS, ADJUSTMENT_VOIDS, _IS_VOID_OF)
+        joined = columns.outerjoin_from(ADJUSTMENTS, ADJUSTMENT_VOIDS, IS_VOID_OF_ADJUSTMENT)
         return joined.where(ADJUSTMENTS.c.account == self._account)
-
-
-_IS_VOID_OF: Final = and_(
-    ADJUSTMENT_VOIDS.c.account == ADJUSTMENTS.c.account,
-    ADJUSTMENT_VOIDS.c.adjustment_id == ADJUSTMENTS.c.adjustment_id,
-)
 
 
 def _adjustment(row: Row[Any]) -> Adjustment:

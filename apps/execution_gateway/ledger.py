@@ -3,7 +3,6 @@
 Every question goes to the database, a cheap one at least: while it cannot be read there is no book, never an empty one.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,13 +18,12 @@ from apps.execution_gateway.column_room import has_room_for_fill_id
 from apps.execution_gateway.database import CALL_TIMEOUT_S, DatabaseUnavailableError
 from apps.execution_gateway.fill_batch import Comparison, compare_fills
 from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, LedgerAccess
+from apps.execution_gateway.ledger_book import LedgerBook, fill_of
 from apps.execution_gateway.mirror_state import MirrorStateStore
 from apps.execution_gateway.page_cursor import decode_cursor, encode_cursor, older_than
-from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS, FILL_VOIDS, FILLS
-from libs.portfolio.book import Book, Revision
-from libs.portfolio.entries import Arrival
-from libs.portfolio.fills import Fill, Side
-from libs.portfolio.folding import News, Voiding, advance, most_to_fold
+from apps.execution_gateway.tables import FILL_VOIDS, FILLS, IS_VOID_OF_FILL
+from libs.portfolio.book import Book
+from libs.portfolio.fills import Fill
 
 DEFAULT_ACCOUNT: Final = "default"
 
@@ -85,8 +83,6 @@ class FillPage:
 
 SECONDS_PER_FILL: Final = 0.003
 """What each fill of a list adds to the time that its recording may take: many times what it needs."""
-_MUCH_TO_FOLD: Final = 1_000
-"""More entries than this are folded in a thread: they would hold the event loop up for some 20 ms and more."""
 
 
 def _now() -> datetime:
@@ -104,9 +100,8 @@ class Ledger:
         self.mirror_state = MirrorStateStore(self._access, account)
         self.account = account
         self._now = now
-        self._book = Book()
-        self._catching_up: asyncio.Task[None] | None = None
         self.adjustments = AdjustmentLedger(self._access, account, now)
+        self._book = LedgerBook(self._access, account, self.adjustments)
 
     async def record_fill(self, fill: Fill) -> Recorded:
         """Record `fill` once. The same id with the same content changes nothing, void or not.
@@ -209,47 +204,7 @@ class Ledger:
 
     async def book(self) -> Book:
         """Return every position as of now. Only what was recorded since the last call is read and folded."""
-        while True:
-            async with self._access.reading() as connection:
-                revision = await self._revision(connection)
-            if revision == self._book.revision:
-                return self._book
-            await self._catch_up()
-            # What was being read may have been of before; what has come since may wait for the next call.
-            if all(folded >= seen for folded, seen in zip(self._book.revision, revision, strict=True)):
-                return self._book
-
-    async def _catch_up(self) -> None:
-        """Read and fold what is new. However many ask at once, it is done once for all of them."""
-        if self._catching_up is None or self._catching_up.done():
-            self._catching_up = asyncio.create_task(self._fold_news(), name="ledger-catch-up")
-            # Where everybody who waited has gone, nobody else looks at what became of it.
-            self._catching_up.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.shield(self._catching_up)
-
-    async def _fold_news(self) -> None:
-        known = self._book
-        async with self._access.reading() as connection:
-            revision = await self._revision(connection)
-        # A revision that went back: another database stands in its place. Begin anew.
-        is_behind = any(now < before for now, before in zip(revision, known.revision, strict=True))
-        base = Book() if is_behind else known
-        # A void must not be read before what it voids, so that is read last.
-        seen = base.revision
-        voids = await self._voids_after(seen.voids)
-        adjustment_voids = await self.adjustments.voids_after(seen.adjustment_voids)
-        fills = await self._fills_after(seen.fills)
-        adjustments = await self.adjustments.after(seen.adjustments)
-        news = News(fills, voids, adjustments, adjustment_voids)
-        try:
-            # A ledger of years takes seconds to fold: the event loop must serve others meanwhile.
-            is_much = most_to_fold(base, news) > _MUCH_TO_FOLD
-            self._book = await asyncio.to_thread(advance, base, news) if is_much else advance(base, news)
-        except ArithmeticError as error:
-            raise DatabaseUnavailableError(
-                f"the ledger holds an entry that cannot be applied ({error}): find it in GET /api/v1/adjustments, "
-                "and void it"
-            ) from error
+        return await self._book.now()
 
     async def voided_at(self, fill_id: str) -> datetime | None:
         """Return since when the fill of this id is void; None while it counts, and when there is none."""
@@ -289,56 +244,17 @@ class Ledger:
             "recorded_at": self._now(),
         }
 
-    async def _revision(self, connection: AsyncConnection) -> Revision:
-        newest = [
-            select(table.c.seq).where(table.c.account == self.account).order_by(table.c.seq.desc()).limit(1)
-            for table in (FILLS, FILL_VOIDS, ADJUSTMENTS, ADJUSTMENT_VOIDS)
-        ]
-        row = (await connection.execute(select(*(query.scalar_subquery() for query in newest)))).one()
-        return Revision(*(seq or 0 for seq in row))
-
-    async def _fills_after(self, seq: int) -> list[Arrival]:
-        query = select(FILLS).where(FILLS.c.account == self.account).order_by(FILLS.c.seq).limit(LOAD_ROWS)
-        arrivals: list[Arrival] = []
-        while True:
-            async with self._access.reading() as connection:
-                rows = (await connection.execute(query.where(FILLS.c.seq > seq))).all()
-                arrivals += [Arrival(row.seq, _fill(row)) for row in rows]
-            if len(rows) < LOAD_ROWS:
-                return arrivals
-            seq = arrivals[-1].seq
-
-    async def _voids_after(self, seq: int) -> list[Voiding]:
-        columns = select(FILL_VOIDS.c.seq, FILL_VOIDS.c.fill_id, FILLS.c.symbol)
-        query = columns.join_from(FILL_VOIDS, FILLS, _IS_VOID_OF).where(FILL_VOIDS.c.account == self.account)
-        query = query.order_by(FILL_VOIDS.c.seq).limit(LOAD_ROWS)
-        voids: list[Voiding] = []
-        while True:
-            async with self._access.reading() as connection:
-                rows = (await connection.execute(query.where(FILL_VOIDS.c.seq > seq))).all()
-            voids += [Voiding(row.seq, row.fill_id, row.symbol) for row in rows]
-            if len(rows) < LOAD_ROWS:
-                return voids
-            seq = voids[-1].seq
-
     def _recorded_fills(self) -> Select[Any]:
         columns = select(FILLS, FILL_VOIDS.c.voided_at, FILL_VOIDS.c.reason)
-        return columns.outerjoin_from(FILLS, FILL_VOIDS, _IS_VOID_OF).where(FILLS.c.account == self.account)
-
-
-_IS_VOID_OF: Final = and_(FILL_VOIDS.c.account == FILLS.c.account, FILL_VOIDS.c.fill_id == FILLS.c.fill_id)
+        return columns.outerjoin_from(FILLS, FILL_VOIDS, IS_VOID_OF_FILL).where(FILLS.c.account == self.account)
 
 
 def _time_for(fills: Sequence[Fill]) -> float:
     return CALL_TIMEOUT_S + len(fills) * SECONDS_PER_FILL
 
 
-def _fill(row: Row[Any]) -> Fill:
-    return Fill(row.fill_id, row.symbol, Side(row.side), row.qty, row.price, row.fee, row.filled_at)
-
-
 def _recorded_fill(row: Row[Any]) -> RecordedFill:
-    return RecordedFill(_fill(row), row.seq, row.recorded_at, row.voided_at, row.reason)
+    return RecordedFill(fill_of(row), row.seq, row.recorded_at, row.voided_at, row.reason)
 
 
 def _newer_than(filled_at: datetime, seq: int) -> ColumnElement[bool]:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     text,
 )
 from sqlalchemy.types import BigInteger, TypeDecorator, TypeEngine
@@ -197,4 +198,10 @@ PNL_HISTORY: Final = Table(
         sqlite_where=text("gap_us IS NOT NULL"),
         postgresql_where=text("gap_us IS NOT NULL"),
     ),
+)
+
+IS_VOID_OF_FILL: Final = and_(FILL_VOIDS.c.account == FILLS.c.account, FILL_VOIDS.c.fill_id == FILLS.c.fill_id)
+IS_VOID_OF_ADJUSTMENT: Final = and_(
+    ADJUSTMENT_VOIDS.c.account == ADJUSTMENTS.c.account,
+    ADJUSTMENT_VOIDS.c.adjustment_id == ADJUSTMENTS.c.adjustment_id,
 )

@@ -21,6 +21,7 @@ from tests.support.portfolio import OPENING, adjustment, arrive, fill
 
 NOW = datetime(2025, 10, 20, 15, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+EVER = 1 << 60
 SPLIT = adjustment(AdjustmentKind.SPLIT, adjustment_id="split", ratio_new=10, ratio_old=1)
 EXACT = "999999999999.999999999"
 EVERY_KIND = (
@@ -52,7 +53,7 @@ async def test_no_digit_and_no_letter_is_lost_on_the_way_through(ledger: Ledger)
         one.adjustment_id: one for one in EVERY_KIND
     }
     assert {(one.recorded_at, one.voided_at, one.void_reason) for one in found} == {(NOW, None, None)}
-    assert [one.entry for one in await ledger.adjustments.after(0)] == list(EVERY_KIND)
+    assert [one.entry for one in await ledger.adjustments.after(0, EVER)] == list(EVERY_KIND)
 
 
 async def test_it_counts_once(ledger: Ledger) -> None:
@@ -73,7 +74,7 @@ async def test_other_content_under_the_same_id_is_refused_by_name(ledger: Ledger
         with pytest.raises(AdjustmentConflictError, match=", ".join(changes)) as caught:
             await ledger.adjustments.record(replace(SPLIT, **changes))  # type: ignore[arg-type]
         assert (caught.value.fields, caught.value.recorded) == (tuple(changes), SPLIT)
-    assert [one.entry for one in await ledger.adjustments.after(0)] == [SPLIT]
+    assert [one.entry for one in await ledger.adjustments.after(0, EVER)] == [SPLIT]
 
 
 async def test_a_void_one_stays_void(ledger: Ledger) -> None:
@@ -87,7 +88,7 @@ async def test_a_void_one_stays_void(ledger: Ledger) -> None:
     assert (await ledger.book()).positions["AAPL"].qty == 1
     (listed,) = (await ledger.adjustments.page(10)).adjustments
     assert listed.void_reason == "mistyped"
-    assert len(await ledger.adjustments.voids_after(0)) == 1
+    assert len(await ledger.adjustments.voids_after(0, EVER)) == 1
 
 
 async def test_voiding_what_is_not_there_is_an_error(ledger: Ledger) -> None:
@@ -95,7 +96,7 @@ async def test_voiding_what_is_not_there_is_an_error(ledger: Ledger) -> None:
     for adjustment_id in ("nobody", "a fill"):
         with pytest.raises(AdjustmentNotFoundError, match=adjustment_id):
             await ledger.adjustments.void(adjustment_id, "x")
-    assert await ledger.adjustments.voids_after(0) == []
+    assert await ledger.adjustments.voids_after(0, EVER) == []
 
 
 async def test_the_list_is_by_effective_time_then_as_recorded(ledger: Ledger) -> None:
@@ -134,7 +135,7 @@ async def test_accounts_do_not_see_each_other(engine: AsyncEngine, ledger: Ledge
     assert (await other.book()).positions == {}
     (ours,) = (await ledger.adjustments.page(10)).adjustments
     assert (ours.adjustment.amount, ours.voided_at) == (1, None)
-    assert [one.entry for one in await other.adjustments.after(0)] == [fee("a", amount=2)]
+    assert [one.entry for one in await other.adjustments.after(0, EVER)] == [fee("a", amount=2)]
 
 
 async def test_concurrent_repeats_record_one(database: str, ledger: Ledger) -> None:
@@ -143,7 +144,7 @@ async def test_concurrent_repeats_record_one(database: str, ledger: Ledger) -> N
     recorded = await asyncio.gather(*(ledgers[turn % 2].adjustments.record(SPLIT) for turn in range(8)))
     assert sorted(recorded) == [*[False] * 7, True]
     await asyncio.gather(*(ledgers[turn % 2].adjustments.void("split", str(turn)) for turn in range(8)))
-    assert [len(await one.adjustments.voids_after(0)) for one in ledgers] == [1, 1]
+    assert [len(await one.adjustments.voids_after(0, EVER)) for one in ledgers] == [1, 1]
     assert [len((await one.adjustments.page(10)).adjustments) for one in ledgers] == [1, 1]
     await second.dispose()
 
@@ -181,6 +182,6 @@ async def test_a_date_is_an_instant_on_the_way_back(ledger: Ledger) -> None:
     midnight = day_start(OPENING.date())
     await ledger.adjustments.record(replace(SPLIT, effective_at=midnight))
     assert not await ledger.adjustments.record(replace(SPLIT, effective_at=midnight.astimezone(UTC)))
-    (arrival,) = await ledger.adjustments.after(0)
+    (arrival,) = await ledger.adjustments.after(0, EVER)
     assert arrival.entry.at == midnight
     assert arrival.entry.at.tzinfo is UTC
