@@ -275,11 +275,10 @@ class AccountMirror:
             self._unreadable_holdings = answer.unreadable
             book, now = await self._persist(self._book)
             outcome = self._reconciler.take(our_positions(book, now), answer, self._circumstances(mirror, book, now))
-            await self._carry_out(list(outcome.voids))
+            adjustments = numbered(outcome.adjustments, book)
+            self._tell(await self._persist(lambda: self.ledger.carry_out(outcome.voids, adjustments)))
             for void in outcome.voids:
                 mirror.voided(void.execution_id)
-            adjustments = numbered(outcome.adjustments, book)
-            self._tell(await self._persist(lambda: self.ledger.record_adjustments(adjustments)))
             self._note(outcome, mirror)
             self.reading = AccountReading(answer, book, now, outcome.differences)
             self._note_openings(outcome)

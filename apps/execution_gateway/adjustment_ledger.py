@@ -1,12 +1,11 @@
 """The part of the ledger that is no fill: adjustments recorded once and never changed, and their voids."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Row, Select, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from apps.execution_gateway.column_room import has_room_for_adjustment_id
@@ -71,25 +70,51 @@ class AdjustmentLedger:
         Raises AdjustmentConflictError when the id is taken by other content.
         """
         async with self._access.writing() as connection:
-            stands = (await self._recorded_among(connection, [adjustment])).get(adjustment.adjustment_id)
-            if stands is None:
-                await connection.execute(ADJUSTMENTS.insert(), [self._row(adjustment)])
+            if await self.insert_unknown(connection, [adjustment]):
                 return True
+            recorded = await self._recorded_among(connection, [adjustment.adjustment_id])
+        stands = recorded[adjustment.adjustment_id].adjustment
         differing = [name for name in _COLUMNS if getattr(stands, name) != getattr(adjustment, name)]
         if differing:
             raise AdjustmentConflictError(stands, differing)
         return False
 
-    async def record_unknown(self, adjustments: Sequence[Adjustment]) -> tuple[Adjustment, ...]:
-        """Record, in one transaction, those whose ids are not taken, and return them; else the first stands."""
-        if not adjustments:
-            return ()
-        async with self._access.writing() as connection:
-            known = await self._recorded_among(connection, adjustments)
-            new = {one.adjustment_id: one for one in adjustments if one.adjustment_id not in known}
-            if new:
-                await connection.execute(ADJUSTMENTS.insert(), [self._row(one) for one in new.values()])
+    async def insert_unknown(
+        self, connection: AsyncConnection, adjustments: Sequence[Adjustment]
+    ) -> tuple[Adjustment, ...]:
+        """Record, in the writing of `connection`, those whose ids are not taken, and return them."""
+        known = await self._recorded_among(connection, [one.adjustment_id for one in adjustments])
+        new = {one.adjustment_id: one for one in adjustments if one.adjustment_id not in known}
+        if new:
+            await connection.execute(ADJUSTMENTS.insert(), [self._row(one) for one in new.values()])
         return tuple(new.values())
+
+    async def void_recorded(
+        self, connection: AsyncConnection, voids: Mapping[str, str]
+    ) -> tuple[RecordedAdjustment, ...]:
+        """Void, in the writing of `connection`, those that count, and return them; `voids` are ids and reasons."""
+        found = await self._recorded_among(connection, list(voids))
+        standing = [one for one in found.values() if one.voided_at is None]
+        now = self._now()
+        new = tuple(replace(one, voided_at=now, void_reason=voids[one.adjustment.adjustment_id]) for one in standing)
+        rows = [
+            {
+                "account": self._account,
+                "adjustment_id": one.adjustment.adjustment_id,
+                "reason": one.void_reason,
+                "voided_at": now,
+            }
+            for one in new
+        ]
+        if rows:
+            await connection.execute(ADJUSTMENT_VOIDS.insert(), rows)
+        return new
+
+    async def standing(self, connection: AsyncConnection, since: datetime) -> tuple[RecordedAdjustment, ...]:
+        """Return the adjustments that count and were recorded `since` then, by effective time, newest first."""
+        query = self._recorded().where(ADJUSTMENT_VOIDS.c.seq.is_(None), ADJUSTMENTS.c.recorded_at >= since)
+        query = query.order_by(ADJUSTMENTS.c.effective_at.desc(), ADJUSTMENTS.c.seq.desc()).limit(LOAD_ROWS)
+        return tuple(_recorded_adjustment(row) for row in await connection.execute(query))
 
     async def void(self, adjustment_id: str, reason: str) -> RecordedAdjustment:
         """Let an adjustment count no longer and return it; voiding twice keeps the first reason.
@@ -98,19 +123,12 @@ class AdjustmentLedger:
         """
         if not has_room_for_adjustment_id(adjustment_id):
             raise AdjustmentNotFoundError(adjustment_id)
-        row = {"account": self._account, "adjustment_id": adjustment_id, "reason": reason, "voided_at": self._now()}
-        try:
-            async with self._access.writing() as connection:
-                await connection.execute(ADJUSTMENT_VOIDS.insert().values(row))
-        except IntegrityError:
-            # Already void, or no such adjustment (its foreign key): what stands in the database tells which.
-            pass
-        async with self._access.reading() as connection:
-            query = self._recorded().where(ADJUSTMENTS.c.adjustment_id == adjustment_id)
-            found = (await connection.execute(query)).first()
-        if found is None:
+        async with self._access.writing() as connection:
+            await self.void_recorded(connection, {adjustment_id: reason})
+            found = await self._recorded_among(connection, [adjustment_id])
+        if not found:
             raise AdjustmentNotFoundError(adjustment_id)
-        return _recorded_adjustment(found)
+        return found[adjustment_id]
 
     async def page(self, limit: int, symbol: str | None = None, after: str | None = None) -> AdjustmentPage:
         """Return up to `limit` adjustments by effective time, newest first, voided ones included.
@@ -154,15 +172,12 @@ class AdjustmentLedger:
             rows = (await connection.execute(query.where(ADJUSTMENT_VOIDS.c.seq > seq))).all()
         return [Voiding(row.seq, row.adjustment_id, row.symbol) for row in rows]
 
-    async def _recorded_among(
-        self, connection: AsyncConnection, adjustments: Sequence[Adjustment]
-    ) -> dict[str, Adjustment]:
-        ids = [one.adjustment_id for one in adjustments]
-        query = select(ADJUSTMENTS).where(ADJUSTMENTS.c.account == self._account)
-        found: dict[str, Adjustment] = {}
+    async def _recorded_among(self, connection: AsyncConnection, ids: Sequence[str]) -> dict[str, RecordedAdjustment]:
+        """Return what is recorded under these ids, voided ones included."""
+        found: dict[str, RecordedAdjustment] = {}
         for start in range(0, len(ids), ROWS_AT_ONCE):
-            chosen = query.where(ADJUSTMENTS.c.adjustment_id.in_(ids[start : start + ROWS_AT_ONCE]))
-            found |= {row.adjustment_id: _adjustment(row) for row in await connection.execute(chosen)}
+            chosen = self._recorded().where(ADJUSTMENTS.c.adjustment_id.in_(ids[start : start + ROWS_AT_ONCE]))
+            found |= {row.adjustment_id: _recorded_adjustment(row) for row in await connection.execute(chosen)}
         return found
 
     def _row(self, adjustment: Adjustment) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 Every question goes to the database, a cheap one at least: while it cannot be read there is no book, never an empty one.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from apps.execution_gateway.adjustment_ledger import AdjustmentLedger
+from apps.execution_gateway.adjustment_ledger import AdjustmentLedger, RecordedAdjustment
 from apps.execution_gateway.column_room import has_room_for_fill_id
 from apps.execution_gateway.database import CALL_TIMEOUT_S, DatabaseUnavailableError
 from apps.execution_gateway.fill_batch import Comparison, compare_fills
@@ -22,7 +22,9 @@ from apps.execution_gateway.ledger_book import LedgerBook, fill_of
 from apps.execution_gateway.mirror_state import MirrorStateStore
 from apps.execution_gateway.page_cursor import decode_cursor, encode_cursor, older_than
 from apps.execution_gateway.tables import FILL_VOIDS, FILLS, IS_VOID_OF_FILL
+from libs.portfolio.adjustments import Adjustment
 from libs.portfolio.book import Book
+from libs.portfolio.entries import Entry
 from libs.portfolio.fills import Fill
 
 DEFAULT_ACCOUNT: Final = "default"
@@ -81,6 +83,39 @@ class FillPage:
     next: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is recorded together or not at all, and seen so.
+
+    `void_fills` and `void_adjustments` are ids and reasons: what is void already, or was never recorded, is left out.
+    """
+
+    fills: Sequence[Fill] = ()
+    void_fills: Mapping[str, str] = field(default_factory=dict)
+    adjustments: Sequence[Adjustment] = ()
+    void_adjustments: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Novelties:
+    """What of some changes was new, and is recorded now."""
+
+    fills: tuple[Fill, ...]
+    void_fills: tuple[RecordedFill, ...]
+    adjustments: tuple[Adjustment, ...]
+    void_adjustments: tuple[RecordedAdjustment, ...]
+
+    @property
+    def symbols(self) -> set[str]:
+        """Every symbol that it touches."""
+        entries: list[Entry] = [*self.fills, *self.adjustments]
+        entries += [one.fill for one in self.void_fills]
+        entries += [one.adjustment for one in self.void_adjustments]
+        return {symbol for entry in entries for symbol in entry.symbols}
+
+
+Explained = Callable[[Sequence[Fill], Sequence[Adjustment], Sequence[RecordedAdjustment]], Iterable[str]]
+
 SECONDS_PER_FILL: Final = 0.003
 """What each fill of a list adds to the time that its recording may take: many times what it needs."""
 
@@ -123,28 +158,46 @@ class Ledger:
             async with self._access.writing(timeout_s) as connection:
                 compared = await self._compared(connection, fills)
                 if not compared.conflicts:
-                    rows = [self._row(fill) for fill in compared.new]
-                    for start in range(0, len(rows), ROWS_AT_ONCE):
-                        await connection.execute(FILLS.insert(), rows[start : start + ROWS_AT_ONCE])
+                    await self._insert(connection, compared.new)
         except IntegrityError as error:
             # Nobody writes between our look and our writing: it cannot be a repeated id.
             raise DatabaseUnavailableError("the ledger's database refused a valid fill") from error
         return compared
 
-    async def record_unknown_fills(self, fills: Sequence[Fill]) -> tuple[Fill, ...]:
-        """Record, in one transaction, those whose ids are not taken, and return them; of the others the first stands.
+    async def record_changes(self, changes: Changes, explained: Explained) -> Novelties:
+        """Record in one transaction what is new of `changes`, and return that.
 
-        For fills that are told twice in different words: a broker's stream and its REST write times differently.
+        Of an id that is taken the first stands, whatever it says: a broker's stream and its REST write times
+        differently. `explained` names adjustments that are void from now on because of what is new: it is given the
+        new fills and adjustments, and the adjustments that count and were recorded after the earliest of those.
         """
-        if not fills:
-            return ()
-        async with self._access.writing(_time_for(fills)) as connection:
-            known = await self._recorded_among(connection, fills)
-            new = {fill.fill_id: fill for fill in fills if fill.fill_id not in known}
-            rows = [self._row(fill) for fill in new.values()]
-            for start in range(0, len(rows), ROWS_AT_ONCE):
-                await connection.execute(FILLS.insert(), rows[start : start + ROWS_AT_ONCE])
-        return tuple(new.values())
+        async with self._access.writing(_time_for(changes.fills)) as connection:
+            known = await self._recorded_among(connection, [fill.fill_id for fill in changes.fills])
+            fills = {fill.fill_id: fill for fill in changes.fills if fill.fill_id not in known}
+            await self._insert(connection, tuple(fills.values()))
+            void_fills = await self._void_recorded(connection, changes.void_fills)
+            adjustments = await self.adjustments.insert_unknown(connection, changes.adjustments)
+            voids = dict(changes.void_adjustments)
+            counting = [fill for fill in fills.values() if fill.fill_id not in changes.void_fills]
+            if counting or adjustments:
+                since = min([fill.filled_at for fill in counting] + [one.effective_at for one in adjustments])
+                standing = await self.adjustments.standing(connection, since)
+                voids |= dict.fromkeys(explained(counting, adjustments, standing), "explained")
+            void_adjustments = await self.adjustments.void_recorded(connection, voids)
+        return Novelties(tuple(fills.values()), void_fills, adjustments, void_adjustments)
+
+    async def _void_recorded(self, connection: AsyncConnection, voids: Mapping[str, str]) -> tuple[RecordedFill, ...]:
+        found = await self._recorded_among(connection, list(voids))
+        standing = [one for one in found.values() if one.voided_at is None]
+        now = self._now()
+        new = tuple(replace(one, voided_at=now, void_reason=voids[one.fill.fill_id]) for one in standing)
+        rows = [
+            {"account": self.account, "fill_id": one.fill.fill_id, "reason": one.void_reason, "voided_at": now}
+            for one in new
+        ]
+        if rows:
+            await connection.execute(FILL_VOIDS.insert(), rows)
+        return new
 
     async def compare_fills(self, fills: Sequence[Fill]) -> Comparison:
         """Return what `record_fills` would find now. Changes nothing."""
@@ -158,17 +211,12 @@ class Ledger:
         """
         if not has_room_for_fill_id(fill_id):
             raise FillNotFoundError(fill_id)
-        row = {"account": self.account, "fill_id": fill_id, "reason": reason, "voided_at": self._now()}
-        try:
-            async with self._access.writing() as connection:
-                await connection.execute(FILL_VOIDS.insert().values(row))
-        except IntegrityError:
-            # Already void, or no such fill (its foreign key): what stands in the database tells which.
-            pass
-        recorded = await self._find(fill_id)
-        if recorded is None:
+        async with self._access.writing() as connection:
+            await self._void_recorded(connection, {fill_id: reason})
+            found = await self._recorded_among(connection, [fill_id])
+        if not found:
             raise FillNotFoundError(fill_id)
-        return recorded
+        return found[fill_id]
 
     async def list_fills(self, symbol: str | None = None, limit: int = 100, after: str | None = None) -> FillPage:
         """Return up to `limit` fills by `filled_at`, newest first, voided ones included, of one symbol or of all.
@@ -212,7 +260,7 @@ class Ledger:
         return None if found is None else found.voided_at
 
     async def _compared(self, connection: AsyncConnection, fills: Sequence[Fill]) -> Comparison:
-        found = await self._recorded_among(connection, fills)
+        found = await self._recorded_among(connection, [fill.fill_id for fill in fills])
         voided = {fill_id: one.voided_at for fill_id, one in found.items() if one.voided_at is not None}
         return compare_fills(fills, {fill_id: one.fill for fill_id, one in found.items()}, voided)
 
@@ -221,9 +269,14 @@ class Ledger:
             row = (await connection.execute(self._recorded_fills().where(FILLS.c.fill_id == fill_id))).first()
             return None if row is None else _recorded_fill(row)
 
-    async def _recorded_among(self, connection: AsyncConnection, fills: Sequence[Fill]) -> dict[str, RecordedFill]:
-        """Return what is recorded under the ids of `fills`, voided ones included."""
-        ids = list({fill.fill_id for fill in fills})
+    async def _insert(self, connection: AsyncConnection, fills: Sequence[Fill]) -> None:
+        rows = [self._row(fill) for fill in fills]
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            await connection.execute(FILLS.insert(), rows[start : start + ROWS_AT_ONCE])
+
+    async def _recorded_among(self, connection: AsyncConnection, fill_ids: Sequence[str]) -> dict[str, RecordedFill]:
+        """Return what is recorded under these ids, voided ones included."""
+        ids = list(dict.fromkeys(fill_ids))
         query = self._recorded_fills()
         found: dict[str, RecordedFill] = {}
         for start in range(0, len(ids), ROWS_AT_ONCE):

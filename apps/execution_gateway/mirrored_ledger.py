@@ -3,6 +3,7 @@
 Everything here may be repeated: fills, voids and adjustments are known by the broker's own ids.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -10,9 +11,14 @@ from typing import Final
 
 import structlog
 
-from apps.execution_gateway.adjustment_ledger import AdjustmentNotFoundError, RecordedAdjustment
-from apps.execution_gateway.column_room import has_room_for_adjustment, has_room_for_fill, has_room_for_fill_id
-from apps.execution_gateway.ledger import FillNotFoundError, Ledger, RecordedFill
+from apps.execution_gateway.adjustment_ledger import RecordedAdjustment
+from apps.execution_gateway.column_room import (
+    has_room_for_adjustment,
+    has_room_for_adjustment_id,
+    has_room_for_fill,
+    has_room_for_fill_id,
+)
+from apps.execution_gateway.ledger import Changes, Ledger, RecordedFill
 from libs.broker.activity_results import Applied, Known
 from libs.broker.commands import Command, RecordActivity, RecordExecution, VoidExecution
 from libs.broker.corporate_actions import apply_activities
@@ -32,7 +38,6 @@ RECONCILED: Final = "reconciled:"
 _MOVING: Final = frozenset({AdjustmentKind.SPLIT, AdjustmentKind.SYMBOL_CHANGE, AdjustmentKind.TRANSFER})
 _BOOKED_WITHIN: Final = timedelta(days=2)
 """A corporate action is in the positions at most this long before its activities are told."""
-_MOST_TAKEN_BACK: Final = 20
 _SHOWN: Final = 99
 """How many letters of a name that does not fit are logged."""
 
@@ -50,14 +55,14 @@ class MirroredLedger:
         self.applied = Applied()
         """What the activities of the last round came to."""
 
-    async def carry_out(self, commands: Sequence[Command]) -> set[str]:
-        """Carry out commands in their order; return the symbols whose positions may have changed.
+    async def carry_out(self, commands: Iterable[Command], adjustments: Iterable[Adjustment] = ()) -> set[str]:
+        """Carry out commands and record adjustments, all at once; return the symbols whose positions may have changed.
 
         Activities are only collected: `apply_activities` works them out when a round is complete, for a split comes
         in two of them.
         """
-        changed: set[str] = set()
         fills: list[Fill] = []
+        voids: dict[str, str] = {}
         for command in commands:
             match command:
                 case RecordExecution(execution=execution) if has_room_for_fill(fill := _fill(execution)):
@@ -69,13 +74,14 @@ class MirroredLedger:
                         fill_id=execution.execution_id[:_SHOWN],
                         symbol=execution.symbol[:_SHOWN],
                     )
+                case VoidExecution(execution_id=execution_id, reason=reason) if has_room_for_fill_id(execution_id):
+                    voids.setdefault(execution_id, reason)
                 case VoidExecution(execution_id=execution_id, reason=reason):
-                    changed |= await self._record(fills)
-                    fills = []
-                    changed |= await self._void(execution_id, reason)
+                    # Nor did the execution.
+                    log.error("execution_void_does_not_fit", fill_id=execution_id[:_SHOWN], reason=reason)
                 case RecordActivity(activity=activity):
                     self._waiting[activity.activity_id] = activity
-        return changed | await self._record(fills)
+        return await self._record(Changes(fills, voids, _fitting_adjustments(adjustments)))
 
     async def apply_activities(self) -> set[str]:
         """Record what the collected activities come to; return the symbols whose positions have changed."""
@@ -89,12 +95,13 @@ class MirroredLedger:
 
         known = Known(self._waited, _adjustment_ids(book, {one.symbol for one in self._waiting.values()}))
         applied = apply_activities(self._waiting.values(), held, known)
-        changed = await self.record_adjustments(applied.adjustments)
-        for adjustment_id in applied.undone:
-            try:
-                changed.update((await self._ledger.adjustments.void(adjustment_id, "taken back")).adjustment.symbols)
-            except AdjustmentNotFoundError:
-                continue  # taken back before it was ever told
+        changed = await self._record(
+            Changes(
+                adjustments=_fitting_adjustments(applied.adjustments),
+                # One without room was never recorded.
+                void_adjustments=dict.fromkeys(filter(has_room_for_adjustment_id, applied.undone), "taken back"),
+            )
+        )
         for unhandled in applied.unhandled:
             log.warning(
                 "account_activity_unhandled",
@@ -108,22 +115,6 @@ class MirroredLedger:
         self._waited = frozenset(self._waiting)
         return changed
 
-    async def record_adjustments(self, adjustments: Sequence[Adjustment]) -> set[str]:
-        """Record adjustments that are new and fit; return the symbols whose positions have changed."""
-        new = await self._ledger.adjustments.record_unknown(_fitting_adjustments(adjustments))
-        for one in new:
-            log.info("account_adjustment", adjustment_id=one.adjustment_id, kind=one.kind, reason=one.reason)
-        self.adjustments += len(new)
-        changed = {symbol for one in new for symbol in one.symbols}
-        for one in new:
-            if one.kind in _MOVING and not one.adjustment_id.startswith(RECONCILED):
-                for symbol in one.symbols:
-                    standing = await self._reconciled(symbol, one.effective_at)
-                    changed |= await self._take_back(
-                        [each for each in standing if each.recorded_at - one.effective_at < _BOOKED_WITHIN]
-                    )
-        return changed
-
     async def executions_since(self, moment: datetime) -> list[LedgerExecution]:
         """Return what is recorded of executions since `moment`, void ones included."""
         return [_seed(recorded) for recorded in await self._ledger.fills_since(moment)]
@@ -132,58 +123,26 @@ class MirroredLedger:
         """Return the positions as recorded."""
         return await self._ledger.book()
 
-    async def _record(self, fills: Sequence[Fill]) -> set[str]:
-        new = await self._ledger.record_unknown_fills(fills)
-        self.executions += len(new)
-        for fill in new:
+    async def _record(self, changes: Changes) -> set[str]:
+        """Record what is new, and take back what it explains: with it, that would count twice."""
+        if not any((changes.fills, changes.void_fills, changes.adjustments, changes.void_adjustments)):
+            return set()
+        new = await self._ledger.record_changes(changes, _explained)
+        self.executions += len(new.fills)
+        self.voids += len(new.void_fills)
+        self.adjustments += len(new.adjustments)
+        for fill in new.fills:
             log.info("execution_recorded", fill_id=fill.fill_id, symbol=fill.symbol, side=fill.side, qty=str(fill.qty))
-        changed = {fill.symbol for fill in new}
-        for symbol in sorted(changed):
-            told = [fill for fill in new if fill.symbol == symbol and not is_correction(fill.fill_id)]
-            if told:
-                changed |= await self._take_back(await self._explained_by(symbol, told))
-        return changed
-
-    async def _explained_by(self, symbol: str, told: Sequence[Fill]) -> list[RecordedAdjustment]:
-        """Return the adjustments that were made for want of just these fills, which are told only now."""
-        net = _sum(fill.signed_qty for fill in told)
-        standing = await self._reconciled(symbol, min(fill.filled_at for fill in told))
-        alone = [one for one in standing if one.adjustment.qty == net]
-        if alone:
-            return alone[:1]
-        return standing if _sum(one.adjustment.qty or ZERO for one in standing) == net else []
-
-    async def _reconciled(self, symbol: str, since: datetime) -> list[RecordedAdjustment]:
-        """Return the newest adjustments of `symbol` that stand, and took the broker at its word after `since`."""
-        page = await self._ledger.adjustments.page(_MOST_TAKEN_BACK, symbol)
-        return [
-            one
-            for one in page.adjustments
-            if one.voided_at is None
-            and one.recorded_at >= since
-            and one.adjustment.adjustment_id.startswith(RECONCILED)
-        ]
-
-    async def _take_back(self, explained: Iterable[RecordedAdjustment]) -> set[str]:
-        """Void adjustments that are explained by now: with what explains them they would count twice."""
-        changed: set[str] = set()
-        for one in explained:
-            await self._ledger.adjustments.void(one.adjustment.adjustment_id, "explained")
-            log.info("account_adjustment_taken_back", adjustment_id=one.adjustment.adjustment_id)
-            changed.update(one.adjustment.symbols)
-        return changed
-
-    async def _void(self, execution_id: str, reason: str) -> set[str]:
-        if not has_room_for_fill_id(execution_id):
-            log.error("execution_void_does_not_fit", fill_id=execution_id[:_SHOWN], reason=reason)
-            return set()  # nor did the execution
-        try:
-            voided = await self._ledger.void_fill(execution_id, reason)
-        except FillNotFoundError:
-            return set()  # never recorded here: it never counted
-        self.voids += 1
-        log.info("execution_voided", fill_id=execution_id, symbol=voided.fill.symbol, reason=reason)
-        return {voided.fill.symbol}
+        for voided in new.void_fills:
+            fill = voided.fill
+            log.info("execution_voided", fill_id=fill.fill_id, symbol=fill.symbol, reason=voided.void_reason)
+        for one in new.adjustments:
+            log.info("account_adjustment", adjustment_id=one.adjustment_id, kind=one.kind, reason=one.reason)
+        for taken_back in new.void_adjustments:
+            adjustment_id = taken_back.adjustment.adjustment_id
+            log.info("account_adjustment_taken_back", adjustment_id=adjustment_id, reason=taken_back.void_reason)
+        # Executions that are told again may be of a writing whose answer was lost: nobody has heard of them yet.
+        return new.symbols.union(fill.symbol for fill in changes.fills)
 
 
 def our_positions(book: Book, now: datetime) -> dict[str, OurPosition]:
@@ -218,6 +177,40 @@ def numbered(adjustments: Iterable[Adjustment], book: Book) -> list[Adjustment]:
         )
         for one in adjustments
     ]  # fmt: skip
+
+
+def _explained(
+    fills: Sequence[Fill], adjustments: Sequence[Adjustment], standing: Sequence[RecordedAdjustment]
+) -> set[str]:
+    """Return the ids of the adjustments that took the broker at its word for want of what is told only now."""
+    reconciled = [one for one in standing if one.adjustment.adjustment_id.startswith(RECONCILED)]
+    told: dict[str, list[Fill]] = defaultdict(list)
+    for fill in fills:
+        if not is_correction(fill.fill_id):
+            told[fill.symbol].append(fill)
+    explained = [one for symbol, of_symbol in told.items() for one in _explained_by(symbol, of_symbol, reconciled)]
+    for moving in adjustments:
+        if moving.kind in _MOVING and not moving.adjustment_id.startswith(RECONCILED):
+            explained += [
+                one
+                for one in reconciled
+                if not set(moving.symbols).isdisjoint(one.adjustment.symbols)
+                and timedelta() <= one.recorded_at - moving.effective_at < _BOOKED_WITHIN
+            ]
+    return {one.adjustment.adjustment_id for one in explained}
+
+
+def _explained_by(
+    symbol: str, told: Sequence[Fill], reconciled: Iterable[RecordedAdjustment]
+) -> list[RecordedAdjustment]:
+    """Return the adjustments of a symbol that were made for want of just these fills."""
+    since = min(fill.filled_at for fill in told)
+    standing = [one for one in reconciled if symbol in one.adjustment.symbols and one.recorded_at >= since]
+    net = _sum(fill.signed_qty for fill in told)
+    alone = [one for one in standing if one.adjustment.qty == net]
+    if alone:
+        return alone[:1]
+    return standing if _sum(one.adjustment.qty or ZERO for one in standing) == net else []
 
 
 def _fitting_adjustments(adjustments: Iterable[Adjustment]) -> list[Adjustment]:

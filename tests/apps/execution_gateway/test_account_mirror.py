@@ -270,7 +270,8 @@ async def test_what_was_adjusted_for_want_of_an_execution_is_taken_back_when_it_
             (adjustment,) = (await gateway.get("/api/v1/adjustments"))["adjustments"]
             return adjustment["void_reason"] == "explained"
 
-        await eventually(is_explained, within_s=20)
+        await eventually(is_explained, within_s=20, every_s=0.002)
+        assert seen == {110}, "not for a moment did both count, or neither"
         await eventually(lambda: agrees(gateway, simulator), within_s=10)
         assert await quantities(gateway) == {"AAPL": 110, "MSFT": -20}
         assert len((await gateway.get("/api/v1/fills?symbol=AAPL"))["fills"]) == 2

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from apps.execution_gateway import adjustment_ledger as module
 from apps.execution_gateway.adjustment_ledger import AdjustmentConflictError, AdjustmentNotFoundError
 from apps.execution_gateway.database import create_engine
-from apps.execution_gateway.ledger import Ledger
+from apps.execution_gateway.ledger import Changes, Ledger, Novelties
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.book import Book
 from libs.portfolio.days import day_start
@@ -34,6 +34,11 @@ EVERY_KIND = (
     adjustment(AdjustmentKind.TRANSFER, adjustment_id="transfer", qty=f"-{EXACT}", amount="0.000000000001"),
     adjustment(AdjustmentKind.FEE, OPENING + timedelta(microseconds=1), "S" * 32, adjustment_id="i" * 128, amount=1),
 )
+
+
+def nothing(*_told: object) -> tuple[str, ...]:
+    """Explain nothing."""
+    return ()
 
 
 @pytest.fixture
@@ -116,12 +121,12 @@ async def test_the_list_is_by_effective_time_then_as_recorded(ledger: Ledger) ->
 
 async def test_of_a_list_those_not_known_are_recorded(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROWS_AT_ONCE", 2)
-    assert await ledger.adjustments.record_unknown([]) == ()
     await ledger.adjustments.record(fee("2"))
     await ledger.adjustments.void("2", "x")
     told = [fee(str(number), number * HOUR) for number in range(5)]
-    assert await ledger.adjustments.record_unknown(told) == (told[0], told[1], told[3], told[4])
-    assert await ledger.adjustments.record_unknown(told) == ()
+    changes = Changes(adjustments=told)
+    assert (await ledger.record_changes(changes, nothing)).adjustments == (told[0], told[1], told[3], told[4])
+    assert (await ledger.record_changes(changes, nothing)) == Novelties((), (), (), ())
     standing = {one.adjustment.adjustment_id: one.adjustment for one in (await ledger.adjustments.page(10)).adjustments}
     assert standing["2"] == fee("2"), "the first stands, void or not"
 

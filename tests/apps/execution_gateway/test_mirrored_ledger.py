@@ -106,14 +106,14 @@ def believed(number: int, qty: int, symbol: str = "AAPL") -> Adjustment:
 async def test_what_was_adjusted_for_want_of_executions_gives_way_to_them(
     ledger: MirroredLedger, adjusted: tuple[int, ...], told: tuple[int, ...], held: int
 ) -> None:
-    await ledger.record_adjustments([believed(number, qty) for number, qty in enumerate(adjusted)])
+    await ledger.carry_out((), [believed(number, qty) for number, qty in enumerate(adjusted)])
     late = [execution(f"x{number}", qty=qty, at=NOON - timedelta(minutes=9)) for number, qty in enumerate(told)]
     assert await ledger.carry_out([RecordExecution(one) for one in late]) == {"AAPL"}
     assert [position.qty for position in (await ledger.book()).open_positions] == [held]
 
 
 async def test_a_correction_of_long_ago_and_what_happened_since_leave_adjustments_alone(ledger: MirroredLedger) -> None:
-    await ledger.record_adjustments([believed(1, 10)])
+    await ledger.carry_out((), [believed(1, 10)])
     after = execution("after", qty=10, at=NOON + timedelta(seconds=1))
     corrected = execution("x1:c1", qty=10, at=NOON - timedelta(days=5))
     await ledger.carry_out([RecordExecution(after), RecordExecution(corrected)])
@@ -122,7 +122,7 @@ async def test_a_correction_of_long_ago_and_what_happened_since_leave_adjustment
 
 async def test_a_renaming_told_after_the_positions_had_it_moves_no_shares_twice(ledger: MirroredLedger) -> None:
     await ledger.carry_out([RecordExecution(execution("x1", symbol="FB", at=NOON - timedelta(days=2)))])
-    await ledger.record_adjustments([believed(1, -10, "FB"), believed(2, 10, "META")])
+    await ledger.carry_out((), [believed(1, -10, "FB"), believed(2, 10, "META")])
     halves = [
         Activity("out", "NC", DAY, "FB", qty=Decimal(-10)),
         Activity("in", "NC", DAY, "META", qty=Decimal(10)),
