@@ -149,6 +149,7 @@ class PnlReporter:
         self._rows = RowMemory()
         self._day_closes = DayCloses()
         self._book_read_at_s: float | None = None
+        self._forgotten = 0
         self._held: frozenset[str] = frozenset()
         self.cache_faults = 0
         self.last_cache_error: str | None = None
@@ -202,6 +203,7 @@ class PnlReporter:
     def forget_book(self) -> None:
         """Ask the ledger at the next look, however lately it was asked: something was recorded."""
         self._book_read_at_s = None
+        self._forgotten += 1
 
     @property
     def mode(self) -> Mode:
@@ -237,10 +239,12 @@ class PnlReporter:
         return TradingPhase.CLOSED if session is TradingPhase.REGULAR else session
 
     async def _read_book(self) -> None:
-        asked_at_s = _clock_s()
-        self.forget_book()
+        asked_at_s, forgotten = _clock_s(), self._forgotten
+        self._book_read_at_s = None
         self._book = await self._ledger.book()
-        self._book_read_at_s = asked_at_s
+        # What was recorded while the ledger answered may not be in the answer: then the next look asks again.
+        if self._forgotten == forgotten:
+            self._book_read_at_s = asked_at_s
         self._held = frozenset(position.symbol for position in self._book.open_positions)
 
     async def take_in_prices(self, symbols: Iterable[str], deadline_s: float = CACHE_DEADLINE_S) -> None:
