@@ -7,6 +7,7 @@ DatabaseError
 """
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -150,13 +151,29 @@ async def database_call(timeout_s: float = CALL_TIMEOUT_S) -> AsyncIterator[None
             yield
     except IntegrityError:
         raise
+    except asyncio.CancelledError as error:
+        _let_go(error)
+        raise
     except TimeoutError as error:
+        _let_go(error)
         raise DatabaseUnavailableError(f"the ledger's database did not answer within {timeout_s:g} s") from error
     except (SQLAlchemyError, OSError) as error:
         raise DatabaseUnavailableError(f"the ledger's database cannot be used: {_cause(error)}") from error
     except (ArithmeticError, ValueError) as error:
         # Our own column types and Fill refuse what no fill of ours can be: the file was damaged or edited.
         raise DatabaseUnavailableError(f"the ledger's database holds an unreadable row: {error}") from error
+
+
+def _let_go(error: BaseException) -> None:
+    """Let go of what was under way when a call was cut short.
+
+    The frames of the error hold the cursor, and a SQLite connection that is closed with an open cursor lives on with
+    its lock on the file, unseen: until the garbage collector comes by, nothing could be recorded.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
 
 
 def _postgres_url(url: URL) -> URL:

@@ -250,6 +250,10 @@ class Ledger:
                 return found
             place = _newer_than(rows[-1].fill.filled_at, rows[-1].seq)
 
+    async def finish(self) -> None:
+        """Wait for what is under way though nobody waits for it any more, so that the database may be closed."""
+        await self._book.finish()
+
     async def book(self) -> Book:
         """Return every position as of now. Only what was recorded since the last call is read and folded."""
         return await self._book.now()

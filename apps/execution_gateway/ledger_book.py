@@ -41,6 +41,11 @@ class LedgerBook:
             if all(folded >= seen for folded, seen in zip(self._book.revision, revision, strict=True)):
                 return self._book
 
+    async def finish(self) -> None:
+        """Wait for the reading that is under way, so that the database may be closed."""
+        if self._catching_up is not None:
+            await asyncio.wait([self._catching_up])
+
     async def _catch_up(self) -> None:
         """Read and fold what is new. However many ask at once, it is done once for all of them."""
         if self._catching_up is None or self._catching_up.done():

@@ -239,6 +239,7 @@ async def running(gateway: Gateway) -> AsyncIterator[None]:
         if gateway.mirror is not None:
             await gateway.mirror.aclose()
         await gateway.redis.aclose()
+        await gateway.ledger.finish()
         await gateway.engine.dispose()
         log.info("gateway_stopped")
 

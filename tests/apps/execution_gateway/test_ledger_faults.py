@@ -1,5 +1,6 @@
 """What a damaged, locked or exchanged database file does to the ledger: an error, never an empty book."""
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -120,3 +121,31 @@ async def test_an_older_backup_put_in_its_place_is_read_from_the_beginning(ledge
     book = await ledger.book()
     assert book.revision == Revision(1, 0)
     assert book.positions["AAPL"].qty == 100
+
+
+async def cut_short(ledger: Ledger, after_s: float) -> None:
+    """Ask for the book, and lose patience."""
+    asking = asyncio.create_task(ledger.book())
+    await asyncio.sleep(after_s)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_a_reading_that_is_cut_short_locks_nothing(ledger: Ledger) -> None:
+    for turn in range(200):
+        # Would be "database is locked" for as long as the garbage collector likes.
+        await ledger.record_fill(fill(1, 100, fill_id=f"turn {turn}"))
+        await cut_short(ledger, turn % 100 * 0.00003)
+    assert (await ledger.book()).positions["AAPL"].qty == 100 + 200
+    await ledger.finish()
+
+
+async def test_a_database_is_closed_once_the_ledger_has_finished(ledger: Ledger, path: Path) -> None:
+    """What is read for all who ask goes on when none of them waits for it any more."""
+    for turn in range(40):
+        engine = create_engine(f"sqlite:///{path}")
+        fresh = Ledger(engine)
+        await cut_short(fresh, turn * 0.00015)
+        await fresh.finish()
+        await engine.dispose()
+    await ledger.finish()
