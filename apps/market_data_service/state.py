@@ -64,6 +64,7 @@ class MarketDataService:
             market=self.clock.current(datetime.now(UTC)).phase,
             halted=self.stream.halted,
             doubted=self.stream.doubted,
+            instance=self.lease.instance,
         )
 
     @property

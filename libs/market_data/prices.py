@@ -44,6 +44,8 @@ class Price:
     Only `symbol`, `mid` and `timestamp` are always known: other programs may write a price with nothing else.
     `epoch` names the authenticated connection it came over; `seq` counts that symbol's published messages in it.
     `last` is the price of the last eligible trade, of venue time `last_timestamp`, where trades are streamed too.
+    `instance` is the market data process that wrote it. `suspect_since` is our time of the first newer quote that could
+    not mark, `suspect_reason` why the newest of those could not; both None while the held quote is the newest.
     """
 
     symbol: str
@@ -62,6 +64,9 @@ class Price:
     last: Decimal | None = None
     last_timestamp: datetime | None = None
     last_size: Decimal | None = None
+    instance: str | None = None
+    suspect_since: datetime | None = None
+    suspect_reason: str | None = None
 
     @property
     def known_since(self) -> datetime:
@@ -85,9 +90,10 @@ class PriceWrite:
 class FeedStatus:
     """What the market data service says of its link: the content of `feed:status` and its heartbeat.
 
-    `symbols` are those that Alpaca has confirmed. `epoch` is None before the first authenticated connection.
-    `halted`: those of them whose trading the venue has halted. `doubted`: those that have been silent for longer than
-    is usual for them without a proof that nothing happened; the link does not vouch for their prices.
+    `symbols` are those that Alpaca has confirmed. `instance` is the process that speaks. `epoch` is None before the
+    first authenticated connection. `halted`: those of them whose trading the venue has halted. `doubted`: those that
+    have been silent for longer than is usual for them without a proof that nothing happened; the link does not vouch
+    for their prices.
     """
 
     state: LinkState
@@ -100,3 +106,4 @@ class FeedStatus:
     market: MarketPhase
     halted: frozenset[str] = frozenset()
     doubted: frozenset[str] = frozenset()
+    instance: str | None = None

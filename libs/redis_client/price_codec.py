@@ -43,6 +43,9 @@ class _PriceWire(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     received_at: str | None
     epoch: str | None
     seq: int | None
+    instance: str | None
+    suspect_since: str | None
+    suspect_reason: str | None
     # With a default, and so left out while nothing is known of a trade.
     last: Decimal | None = None
     last_timestamp: str | None = None
@@ -68,6 +71,9 @@ class _ReadPriceWire(msgspec.Struct, frozen=True, gc=False):
     last: Decimal | None = None
     last_timestamp: datetime | None = None
     last_size: Decimal | None = None
+    instance: str | None = None
+    suspect_since: datetime | None = None
+    suspect_reason: str | None = None
 
 
 class _WriteWire(msgspec.Struct, frozen=True, gc=False):
@@ -76,6 +82,7 @@ class _WriteWire(msgspec.Struct, frozen=True, gc=False):
     received_at: datetime | None = None
     epoch: str | None = None
     seq: int | None = None
+    instance: str | None = None
 
 
 class _UpdateWire(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -88,6 +95,9 @@ class _UpdateWire(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     seq: int | None
     received_at: str | None
     feed: str | None
+    instance: str | None
+    suspect_since: str | None
+    suspect_reason: str | None
     last: Decimal | None = None
     last_timestamp: str | None = None
 
@@ -104,6 +114,9 @@ class _ReadUpdateWire(msgspec.Struct, frozen=True, gc=False):
     feed: str | None = None
     last: Decimal | None = None
     last_timestamp: datetime | None = None
+    instance: str | None = None
+    suspect_since: datetime | None = None
+    suspect_reason: str | None = None
 
 
 class _FeedStatusWire(msgspec.Struct, frozen=True):
@@ -117,6 +130,7 @@ class _FeedStatusWire(msgspec.Struct, frozen=True):
     market: MarketPhase
     halted: list[str]
     doubted: list[str]
+    instance: str | None
 
 
 class _ReadFeedStatusWire(msgspec.Struct, frozen=True):
@@ -130,6 +144,7 @@ class _ReadFeedStatusWire(msgspec.Struct, frozen=True):
     epoch: str | None = None
     halted: list[str] = []
     doubted: list[str] = []
+    instance: str | None = None
 
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -144,8 +159,9 @@ def encode_price(price: Price) -> bytes:
 
     Sample: `{"symbol":"AAPL","bid":151.99,"ask":152.01,"mid":152.00,"bid_size":300,"ask_size":100,
     "timestamp":"2025-10-19T14:30:15.123456+00:00","exchange":"V","ask_exchange":"V","feed":"iex",
-    "received_at":"2025-10-19T14:30:15.130002+00:00","epoch":"c1","seq":7}`, and once a trade is known
-    `"last":152.01,"last_timestamp":"2025-10-19T14:30:14.900000+00:00","last_size":100`.
+    "received_at":"2025-10-19T14:30:15.130002+00:00","epoch":"c1","seq":7,"instance":"host-1-ab12",
+    "suspect_since":null,"suspect_reason":null}`, and once a trade is known `"last":152.01,
+    "last_timestamp":"2025-10-19T14:30:14.900000+00:00","last_size":100`.
     """
     received_at = price.received_at
     return _encode(
@@ -163,6 +179,9 @@ def encode_price(price: Price) -> bytes:
             None if received_at is None else utc_text(received_at),
             price.epoch,
             price.seq,
+            price.instance,
+            _known_text(price.suspect_since),
+            price.suspect_reason,
             price.last,
             _known_text(price.last_timestamp),
             price.last_size,
@@ -202,6 +221,9 @@ def decode_price(data: bytes, symbol: str | None = None) -> Price:
         wire.last,
         None if wire.last_timestamp is None else _utc(wire.last_timestamp),
         wire.last_size,
+        wire.instance,
+        None if wire.suspect_since is None else _utc(wire.suspect_since),
+        wire.suspect_reason,
     )
 
 
@@ -213,15 +235,21 @@ def is_same_write(data: bytes, price: Price) -> bool:
         write = _decode_write(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
-    return write.seq == price.seq and write.epoch == price.epoch and write.received_at == price.received_at
+    return (write.seq, write.epoch, write.received_at, write.instance) == (
+        price.seq,
+        price.epoch,
+        price.received_at,
+        price.instance,
+    )
 
 
 def encode_price_update(price: Price) -> bytes:
     """Return the message of `price.updated.{symbol}`. Raises ValueError like `encode_price`.
 
     Sample: `{"symbol":"AAPL","price":152.00,"timestamp":"2025-10-19T14:30:15.123456+00:00","bid":151.99,
-    "ask":152.01,"epoch":"c1","seq":7,"received_at":"2025-10-19T14:30:15.130002+00:00","feed":"iex"}`, and once a trade
-    is known `"last":152.01,"last_timestamp":"2025-10-19T14:30:14.900000+00:00"`.
+    "ask":152.01,"epoch":"c1","seq":7,"received_at":"2025-10-19T14:30:15.130002+00:00","feed":"iex",
+    "instance":"host-1-ab12","suspect_since":null,"suspect_reason":null}`, and once a trade is known `"last":152.01,
+    "last_timestamp":"2025-10-19T14:30:14.900000+00:00"`.
     """
     received_at = price.received_at
     return _encode(
@@ -235,6 +263,9 @@ def encode_price_update(price: Price) -> bytes:
             price.seq,
             None if received_at is None else utc_text(received_at),
             price.feed,
+            price.instance,
+            _known_text(price.suspect_since),
+            price.suspect_reason,
             price.last,
             _known_text(price.last_timestamp),
         )
@@ -262,6 +293,9 @@ def decode_price_update(data: bytes) -> Price:
         seq=wire.seq,
         last=wire.last,
         last_timestamp=None if wire.last_timestamp is None else _utc(wire.last_timestamp),
+        instance=wire.instance,
+        suspect_since=None if wire.suspect_since is None else _utc(wire.suspect_since),
+        suspect_reason=wire.suspect_reason,
     )
 
 
@@ -269,7 +303,7 @@ def encode_feed_status(status: FeedStatus) -> bytes:
     """Return the content of `feed:status` and of its heartbeat.
 
     Sample: `{"state":"streaming","connected":true,"since":"2025-10-19T13:29:58+00:00","epoch":"c1","feed":"iex",
-    "mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[]}`
+    "mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[],"instance":"host-1-ab12"}`
     """
     return _encode(
         _FeedStatusWire(
@@ -283,6 +317,7 @@ def encode_feed_status(status: FeedStatus) -> bytes:
             market=status.market,
             halted=sorted(status.halted),
             doubted=sorted(status.doubted),
+            instance=status.instance,
         )
     )
 
@@ -305,6 +340,7 @@ def decode_feed_status(data: bytes) -> FeedStatus:
         market=wire.market,
         halted=frozenset(wire.halted),
         doubted=frozenset(wire.doubted),
+        instance=wire.instance,
     )
 
 

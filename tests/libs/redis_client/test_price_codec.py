@@ -22,7 +22,8 @@ from libs.redis_client.price_codec import (
 PRICE_SAMPLE = (
     b'{"symbol":"AAPL","bid":151.99,"ask":152.01,"mid":152.00,"bid_size":300,"ask_size":100,'
     b'"timestamp":"2025-10-19T14:30:15.123456+00:00","exchange":"V","ask_exchange":"P","feed":"iex",'
-    b'"received_at":"2025-10-19T14:30:15.130002+00:00","epoch":"c1","seq":7}'
+    b'"received_at":"2025-10-19T14:30:15.130002+00:00","epoch":"c1","seq":7,"instance":"i1",'
+    b'"suspect_since":null,"suspect_reason":null}'
 )
 PRICE = Price(
     symbol="AAPL",
@@ -38,14 +39,16 @@ PRICE = Price(
     received_at=datetime(2025, 10, 19, 14, 30, 15, 130002, UTC),
     epoch="c1",
     seq=7,
+    instance="i1",
 )
 UPDATE_SAMPLE = (
     b'{"symbol":"AAPL","price":152.00,"timestamp":"2025-10-19T14:30:15.123456+00:00","bid":151.99,"ask":152.01,'
-    b'"epoch":"c1","seq":7,"received_at":"2025-10-19T14:30:15.130002+00:00","feed":"iex"}'
+    b'"epoch":"c1","seq":7,"received_at":"2025-10-19T14:30:15.130002+00:00","feed":"iex",'
+    b'"instance":"i1","suspect_since":null,"suspect_reason":null}'
 )
 STATUS_SAMPLE = (
     b'{"state":"streaming","connected":true,"since":"2025-10-19T13:29:58+00:00","epoch":"c1","feed":"iex",'
-    b'"mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[]}'
+    b'"mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[],"instance":"i1"}'
 )
 STATUS = FeedStatus(
     state=LinkState.STREAMING,
@@ -57,6 +60,7 @@ STATUS = FeedStatus(
     symbols=frozenset({"MSFT", "AAPL"}),
     market=MarketPhase.OPEN,
     halted=frozenset({"MSFT"}),
+    instance="i1",
 )
 
 money = st.decimals(min_value=Decimal("1e-9"), max_value=Decimal("1e9"), places=9)
