@@ -55,7 +55,6 @@ class _ServiceCollector(Collector):
         yield _counter("gaps", "Spells in which quotes of some symbols may have been missed", stream.gaps.closed)
         if watch.lag_s is not None:
             yield _gauge("quote_lag_seconds", "Venue's time to ours, of the freshest quotes last seen", watch.lag_s)
-        yield _gauge("stream_late", "1 while even the freshest quotes come late", stream.late_by_s is not None)
         yield _gauge("symbols_wanted", "Symbols wanted by anybody", len(stream.subscribed_symbols))
         yield _gauge("symbols_confirmed", "Symbols that Alpaca has confirmed", len(stream.confirmed))
         yield _gauge("symbols_polled", "Symbols priced by REST, not streamed", len(stream.polled))
@@ -102,6 +101,7 @@ class _ServiceCollector(Collector):
         yield _counter("lease_changes", "Times this instance began or ceased to hold the feed", leadership.changes)
         yield _counter("prices_written", "Prices written to Redis", writer.written)
         yield _counter("prices_published", "Price messages published", writer.published)
+        yield _counter("prices_unwritable", "Prices that could not be written down", self._service.cache.unwritable)
         yield _counter("redis_batches", "Requests that carried prices", writer.batches)
         yield _counter("redis_batches_failed", "Requests that Redis did not take", writer.failed_batches)
         yield _gauge("prices_waiting", "Symbols whose newest price is not in Redis yet", self._service.latest.pending)

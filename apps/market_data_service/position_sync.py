@@ -22,6 +22,7 @@ from libs.redis_client.event_publisher import POSITION_CHANGED_CHANNEL
 log = structlog.get_logger(__name__)
 
 _TIMEOUT_S: Final = 5.0
+_LARGEST_EXPONENT: Final = 30
 _MOST_BYTES: Final = 16 * 1024 * 1024
 _RETRY_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _PING_AFTER_S: Final = 5.0
@@ -56,9 +57,16 @@ def read_positions(body: bytes) -> dict[str, Decimal]:
     """Return symbol and signed cost basis of each open position. Raises PositionListError for anything else."""
     try:
         items = _decode(body).positions
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise PositionListError(f"the gateway's answer is no position list: {error}") from error
-    return {item.symbol: item.cost_basis or Decimal(0) for item in items}
+    return {item.symbol: _cost_of(item) for item in items}
+
+
+def _cost_of(item: _PositionItem) -> Decimal:
+    """Return how much a position matters; a cost that cannot be calculated with says nothing of that."""
+    cost = item.cost_basis
+    is_sane = cost is not None and cost.is_finite() and cost.adjusted() <= _LARGEST_EXPONENT
+    return cost if cost is not None and is_sane else Decimal(0)
 
 
 class PositionBasedSubscription:

@@ -66,6 +66,7 @@ class PriceWriter:
         self._wake = asyncio.Event()
         self._retry_now = asyncio.Event()
         self._owed: set[str] = set()
+        self._unwritable: frozenset[str] = frozenset()
         self.fault: str | None = None
         self.written = 0
         self.published = 0
@@ -96,6 +97,11 @@ class PriceWriter:
         self._owed.intersection_update(self._latest.symbols)
         return bool(self._owed)
 
+    @property
+    def unwritable(self) -> frozenset[str]:
+        """The symbols whose newest price cannot be written: nothing must vouch for the older one that Redis holds."""
+        return self._unwritable
+
     def write_all_again(self) -> None:
         """Write every price that is held, at once: Redis is back, and may have lost what it was told."""
         self._latest.mark_unwritten()
@@ -107,6 +113,7 @@ class PriceWriter:
         """Forget every price and every fault: another instance leads from here on, or did until now."""
         self._latest.forget_all()
         self._owed.clear()
+        self._unwritable = frozenset()
         self.fault = None
 
     async def run(self) -> None:
@@ -136,7 +143,7 @@ class PriceWriter:
         batch = self._latest.take(time.monotonic(), _MOST_PER_BATCH)
         symbols = [write.price.symbol for write in batch]
         try:
-            await self._cache.write(batch)
+            unwritable = await self._cache.write(batch)
         except RedisUnavailableError as error:
             self._latest.mark_unwritten(symbols)
             self._owed.update(self._latest.waiting)
@@ -150,10 +157,11 @@ class PriceWriter:
             log.info("prices_written_again", symbols=len(symbols))
         self.fault = None
         self._owed.difference_update(symbols)
+        self._unwritable = self._unwritable.difference(symbols) | unwritable
         self._latest.note_written(symbols)
         self.batches += 1
-        self.written += len(batch)
-        self.published += sum(write.publish for write in batch)
+        self.written += len(batch) - len(unwritable)
+        self.published += sum(write.publish and write.price.symbol not in unwritable for write in batch)
         return True
 
     def _note(self, error: RedisUnavailableError, symbols: int) -> None:
@@ -209,7 +217,6 @@ class FeedAnnouncer:
         self._renewal_s = price_ttl_s / 3
         self._renewed_at_s = time.monotonic()
         self._changed = asyncio.Event()
-        self._is_late = False
         self.fault: str | None = None
         self.has_reached_redis = False
 
@@ -226,7 +233,6 @@ class FeedAnnouncer:
         while True:
             self._changed.clear()
             self._release_what_is_not_streamed()
-            self._age_what_came_late()
             self._forget_the_unwanted()
             self._renew()
             await self.announce()
@@ -273,13 +279,6 @@ class FeedAnnouncer:
             if self._latest.pending:
                 self._writer.wake()
 
-    def _age_what_came_late(self) -> None:
-        """Have other readers see it too: what a late stream brought before it was known to be late is old."""
-        was_late, self._is_late = self._is_late, self._status().lag_s is not None
-        if self._is_late and not was_late:
-            self._latest.count_from_venue_time()
-            self._writer.wake()
-
     def _forget_the_unwanted(self) -> None:
         wanted = self._stream.subscribed_symbols
         if "*" not in wanted:
@@ -292,7 +291,7 @@ class FeedAnnouncer:
         if now_s - self._renewed_at_s < self._renewal_s or status.epoch is None:
             return
         self._renewed_at_s = now_s
-        if status.connected and status.state is LinkState.STREAMING and status.lag_s is None:
+        if status.connected and status.state is LinkState.STREAMING:
             confirmed = self._stream.confirmed
             known = self._latest.symbols if "*" in confirmed else confirmed
             self._latest.renew([symbol for symbol in known if not is_doubted(status, symbol)], status.epoch)

@@ -63,16 +63,9 @@ class MarketDataService:
             symbols=self.stream.confirmed,
             market=self.clock.current(datetime.now(UTC)).phase,
             halted=self.stream.halted,
-            doubted=self.stream.doubted,
+            doubted=self.stream.doubted | self.writer.unwritable,
             instance=self.lease.instance,
-            lag_s=self._lag_s,
         )
-
-    @property
-    def _lag_s(self) -> float | None:
-        """Whole seconds by which the stream is late; None while it is in time, or is late by design."""
-        late_by_s = self.stream.late_by_s
-        return None if late_by_s is None else float(round(late_by_s))
 
     @property
     def last_frame_age_s(self) -> float | None:
@@ -170,13 +163,8 @@ class MarketDataService:
             reasons.append(
                 Reason("symbols_dead", f"the stream brings nothing, though REST has newer quotes (polled): {named}")
             )
-        if self.stream.late_by_s is not None:
-            reasons.append(
-                Reason(
-                    "stream_lagging",
-                    f"quotes come {self.stream.late_by_s:.0f} s after they were made: none of them is live",
-                )
-            )
+        if self.stream.is_lagging:
+            reasons.append(Reason("feed_lagging", f"quotes come {watch.lag_s:.0f} s after they were made"))
         return reasons
 
     def _neighbour_reasons(self) -> list[Reason]:

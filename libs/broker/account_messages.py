@@ -13,6 +13,8 @@ never an empty account. Samples (numbers are strings):
       "net_amount":"1.02","symbol":"T","qty":"2","per_share_amount":"0.51","status":"executed"}]
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -33,11 +35,11 @@ from libs.broker.wire_values import (
     symbol_of,
     text,
 )
+from libs.market_data.frame_structure import split_array
 from libs.portfolio.fills import EXACT
 
-_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _WHY_LENGTH: Final = 200
-_SYMBOL_LENGTH: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def read_positions(body: bytes) -> PositionsAnswer:
         if isinstance(one, Unreadable):
             unreadable.append(one)
         elif one.symbol in found:
-            unreadable.append(_unreadable(one.symbol, "listed more than once"))
+            unreadable.append(Unreadable(one.symbol, "listed more than once"))
         else:
             found[one.symbol] = one
     doubtful = {one.symbol for one in unreadable}
@@ -146,7 +148,7 @@ def read_activities(body: bytes) -> ActivitiesPage:
     for raw in elements:
         try:
             fields = decode_fields(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             unreadable.append(Unreadable(None, _shortened(error), may_be_execution=True))
             continue
         last_id = text(fields.get("id")) or last_id
@@ -165,19 +167,30 @@ def execution_id_of(activity_id: str) -> str:
     return activity_id.partition("::")[2] or activity_id
 
 
-def _read_one_position(raw: msgspec.Raw) -> AccountPosition | Unreadable:
+def _elements(body: bytes) -> Sequence[bytes]:
+    """Return the encoded elements of a list, as long as they can be told apart at all. Raises ValueError."""
+    try:
+        return [bytes(element) for element in _decode_elements(body)]
+    except (ValueError, RecursionError):
+        # One element nested too deeply, or one NaN, must not cost those beside it.
+        with suppress(ValueError):
+            return [element.encode() for element in split_array(body.decode()) if isinstance(element, str)]
+        raise
+
+
+def _read_one_position(raw: bytes) -> AccountPosition | Unreadable:
     try:
         fields = decode_fields(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Unreadable(None, _shortened(error))
     symbol, qty = symbol_of(fields), _signed_qty(fields)
     if symbol is None:
         return Unreadable(None, "no symbol")
     if qty is None:
-        return _unreadable(symbol, "no quantity")
+        return Unreadable(symbol, "no quantity")
     average, cost = _cost(fields, qty)
     if average is None or cost is None:
-        return _unreadable(symbol, "neither an entry price nor a cost")
+        return Unreadable(symbol, "neither an entry price nor a cost")
     return AccountPosition(
         symbol,
         text(fields.get("asset_class")) or "unknown",
@@ -190,10 +203,6 @@ def _read_one_position(raw: msgspec.Raw) -> AccountPosition | Unreadable:
         number(fields.get("unrealized_pl")),
         number(fields.get("unrealized_intraday_pl")),
     )
-
-
-def _unreadable(symbol: str, why: str) -> Unreadable:
-    return Unreadable(symbol, f"{symbol[:_SYMBOL_LENGTH]}: {why}")
 
 
 def _signed_qty(fields: Fields) -> Decimal | None:

@@ -198,7 +198,7 @@ def _said(body: bytes) -> str:
     """Return what the server gave as its reason, shortened to one printable line; nothing for HTML."""
     try:
         message = msgspec.json.decode(body, type=_ErrorBody).message
-    except (msgspec.MsgspecError, ValueError):
+    except (ValueError, RecursionError):
         return ""
     line = "".join(character if character.isprintable() else " " for character in message[:200])
     return f": {line}" if line else ""

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from libs.broker.instruments import canonical_symbol
+from libs.market_data.wire_times import YEARS, usable_time
 from libs.portfolio.fills import Side
 
 Fields = dict[str, object]
@@ -14,8 +15,6 @@ Fields = dict[str, object]
 
 _LONGEST: Final = 64
 _LARGEST_EXPONENT: Final = 30
-_YEARS: Final = range(1970, 9001)
-"""Go writes a time it does not know as one of the year 1. Near either end of the calendar no day can be added."""
 
 
 def _fraction(digits: str) -> Decimal | None:
@@ -82,12 +81,11 @@ def positive(value: object) -> Decimal | None:
 
 
 def moment(value: object) -> datetime | None:
-    """Return a time of a sane year with its zone, rounded to the microsecond; None for anything else."""
+    """Return a time of a sane year in UTC, rounded to the microsecond; None for anything else."""
     try:
-        found = msgspec.convert(value, datetime) if isinstance(value, str) else None
-    except (msgspec.MsgspecError, OverflowError):
+        return usable_time(msgspec.convert(value, datetime) if isinstance(value, str) else None)
+    except (ValueError, OverflowError):
         return None
-    return found if found is not None and found.tzinfo is not None and found.year in _YEARS else None
 
 
 def day(value: object) -> date | None:
@@ -96,7 +94,7 @@ def day(value: object) -> date | None:
         found = date.fromisoformat(value[:10]) if isinstance(value, str) else None
     except ValueError:
         return None
-    return found if found is not None and found.year in _YEARS else None
+    return found if found is not None and found.year in YEARS else None
 
 
 def side(value: object) -> Side | None:

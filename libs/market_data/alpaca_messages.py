@@ -1,7 +1,8 @@
 """Alpaca's market-data messages as they stand on the wire, and how a frame of them is read.
 
-One unreadable message costs one message, one unreadable frame one frame: a frame is decoded typed and whole (fast),
-and only when that fails element by element. A sample of what comes in, as JSON (msgpack in the same shape):
+One unreadable message costs one message, one unreadable frame one frame: a frame is decoded typed and whole (fast), and
+only when that fails element by element, which `frame_structure.py` tells apart if no decoder can. A sample of what
+comes in, as JSON (msgpack in the same shape):
 
     [{"T":"success","msg":"connected"}]
     [{"T":"error","code":406,"msg":"connection limit exceeded"}]
@@ -21,9 +22,11 @@ from typing import Final
 
 import msgspec
 
+from libs.market_data.frame_structure import NoStructureError, split_array, texts_of
 from libs.market_data.halts import TradingStatus
 from libs.market_data.quotes import Quote, QuoteOrigin
 from libs.market_data.trades import Trade, TradeCancel, TradeCorrection
+from libs.market_data.wire_times import usable_time
 
 
 class QuoteMessage(msgspec.Struct, tag_field="T", tag="q", gc=False):
@@ -143,6 +146,7 @@ _JSON_ONE: Final = msgspec.json.Decoder(Message)
 
 # Data that we did not ask for but may be sent: known, and passed over without a complaint.
 _OTHER_KINDS: Final = frozenset({"b", "u", "d", "l", "i"})
+_NAMING: Final = frozenset({"T", "S"})
 
 
 def read_frame(frame: bytes | str) -> Sequence[Message | UnreadableMessage]:
@@ -152,46 +156,54 @@ def read_frame(frame: bytes | str) -> Sequence[Message | UnreadableMessage]:
     """
     try:
         return _JSON.decode(frame) if isinstance(frame, str) else _MSGPACK.decode(frame)
-    except (msgspec.MsgspecError, ValueError, OverflowError):
+    except Exception:  # noqa: BLE001 - whatever a decoder meets in a frame, its messages are then read one by one
         return _read_one_by_one(frame)
 
 
 def _read_one_by_one(frame: bytes | str) -> list[Message | UnreadableMessage]:
-    try:
-        elements = _JSON_LOOSE.decode(frame) if isinstance(frame, str) else _MSGPACK_LOOSE.decode(frame)
-    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
-        raise UnreadableFrameError(str(error)) from error
-    is_text = isinstance(frame, str)
     messages: list[Message | UnreadableMessage] = []
-    for element in elements:
+    for element in _elements(frame):
         try:
-            messages.append(_JSON_ONE.decode(element) if is_text else _MSGPACK_ONE.decode(element))
-        except (msgspec.MsgspecError, ValueError, OverflowError) as error:
-            unreadable = _describe(element, str(error), is_text=is_text)
+            messages.append(_JSON_ONE.decode(element) if isinstance(element, str) else _MSGPACK_ONE.decode(element))
+        except Exception as error:  # noqa: BLE001 - the border at which one bad message costs itself
+            unreadable = _describe(element, str(error))
             if unreadable.kind not in _OTHER_KINDS:
                 messages.append(unreadable)
     return messages
 
 
-def _describe(element: msgspec.Raw, problem: str, *, is_text: bool) -> UnreadableMessage:
+def _elements(frame: bytes | str) -> Sequence[bytes | str]:
+    """Return the encoded messages of a frame, as long as they can be told apart at all."""
     try:
-        content = msgspec.json.decode(element) if is_text else msgspec.msgpack.decode(element)
-    except (msgspec.MsgspecError, ValueError, OverflowError):
-        content = None
-    if not isinstance(content, dict):
-        return UnreadableMessage(None, None, problem)
-    kind, symbol = content.get("T"), content.get("S")
-    return UnreadableMessage(
-        kind if isinstance(kind, str) else None, symbol if isinstance(symbol, str) else None, problem
-    )
+        if isinstance(frame, str):
+            return [bytes(element).decode() for element in _JSON_LOOSE.decode(frame)]
+        return [bytes(element) for element in _MSGPACK_LOOSE.decode(frame)]
+    except Exception:  # noqa: BLE001 - one message nested too deeply, or one NaN, must not cost those beside it
+        try:
+            return split_array(frame)
+        except NoStructureError as error:
+            raise UnreadableFrameError(str(error)) from error
+
+
+def _describe(element: bytes | str, problem: str) -> UnreadableMessage:
+    named = texts_of(element, _NAMING)
+    return UnreadableMessage(_text(named.get("T")), _text(named.get("S")), problem)
+
+
+def _text(value: bytes | str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return (
+            msgspec.json.decode(value, type=str) if isinstance(value, str) else msgspec.msgpack.decode(value, type=str)
+        )
+    except (ValueError, RecursionError):
+        return None
 
 
 def quote_from(message: QuoteMessage, received_at: datetime, origin: QuoteOrigin = QuoteOrigin.STREAM) -> Quote:
-    """Turn the wire's quote into ours. Alpaca sends times in UTC; one without a zone is none."""
+    """Turn the wire's quote into ours. Alpaca sends times in UTC; one without a zone is none, nor is an absurd one."""
     flags = message.c
-    time = message.t
-    if time is not None and time.tzinfo is None:
-        time = None
     return Quote(
         message.S,
         message.bp,
@@ -202,7 +214,7 @@ def quote_from(message: QuoteMessage, received_at: datetime, origin: QuoteOrigin
         message.ax,
         tuple(flags) if flags.__class__ is list else () if not flags else (str(flags),),
         message.z,
-        time,
+        usable_time(message.t),
         received_at,
         origin,
     )
@@ -218,7 +230,7 @@ def trade_from(message: TradeMessage, received_at: datetime) -> Trade:
         message.s,
         conditions_of(message.c),
         message.z,
-        _zoned(message.t),
+        usable_time(message.t),
         received_at,
     )
 
@@ -233,7 +245,7 @@ def correction_from(message: CorrectionMessage, received_at: datetime) -> TradeC
         message.cs,
         conditions_of(message.cc),
         message.z,
-        _zoned(message.t),
+        usable_time(message.t),
         received_at,
     )
     return TradeCorrection(message.oi, corrected)
@@ -249,11 +261,7 @@ def conditions_of(flags: list[str] | str | None) -> tuple[str, ...]:
     return tuple(flags) if flags.__class__ is list else () if not flags else (str(flags),)
 
 
-def _zoned(time: datetime | None) -> datetime | None:
-    return None if time is None or time.tzinfo is None else time
-
-
 def status_from(message: StatusMessage) -> TradingStatus:
     """Turn the wire's trading status into ours. The reason is the text if there is one, else the code."""
     reason = message.rm or message.sm or message.rc or ""
-    return TradingStatus(message.S, message.sc, reason, message.z, _zoned(message.t))
+    return TradingStatus(message.S, message.sc, reason, message.z, usable_time(message.t))

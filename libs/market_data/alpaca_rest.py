@@ -31,8 +31,11 @@ SIMULATOR_HEADER: Final = "X-Markstream-Simulator"
 """Set by our simulator on every answer, to `simulated` or `replay`: made-up money is then named as such."""
 
 _RETRYABLE_STATUSES: Final = frozenset({408, 425, 429})
+_UNREADABLE: Final = (ValueError, RecursionError)
+"""What reading a body may raise: msgspec's errors are ValueErrors, and one nested too deeply overflows the stack."""
 _REFUSED: Final = frozenset({401, 403})
 _BAD_REQUEST: Final = frozenset({400, 422})
+_LONGEST_WAIT_S: Final = 600.0
 _MOST_BYTES: Final = 32 * 1024 * 1024
 _MOST_PAGES: Final = 10_000
 _MOST_SPLITS: Final = 16
@@ -118,7 +121,7 @@ class AlpacaRest:
         body = await self._get(url)
         try:
             return read_clock(body, self.simulator_mode)
-        except msgspec.MsgspecError as error:
+        except _UNREADABLE as error:
             raise _unreadable(url, error) from error
 
     async def daily_bars(
@@ -138,7 +141,7 @@ class AlpacaRest:
                 body = await self._get(url, query)
                 try:
                     page, token = read_bars_page(body)
-                except msgspec.MsgspecError as error:
+                except _UNREADABLE as error:
                     raise _unreadable(url, error) from error
                 bars += page
                 if token is None:
@@ -154,7 +157,7 @@ class AlpacaRest:
         body = await self._get(url, {"symbols": ",".join(symbols), "feed": feed})
         try:
             quotes, unreadable = read_latest_quotes(body, datetime.now(UTC))
-        except msgspec.MsgspecError as error:
+        except _UNREADABLE as error:
             raise _unreadable(url, error) from error
         self.unreadable_quotes += unreadable
         return quotes
@@ -164,7 +167,7 @@ class AlpacaRest:
         body = await self._get(url, {"symbols": ",".join(symbols), "feed": feed})
         try:
             trades, unreadable = read_latest_trades(body, datetime.now(UTC))
-        except msgspec.MsgspecError as error:
+        except _UNREADABLE as error:
             raise _unreadable(url, error) from error
         self.unreadable_trades += unreadable
         return trades
@@ -254,21 +257,24 @@ def _said(body: bytes) -> str:
     """Return what the server gave as its reason, shortened to one printable line; nothing for HTML."""
     try:
         message = msgspec.json.decode(body, type=_ErrorBody).message
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         return ""
     line = "".join(character if character.isprintable() else " " for character in message[:200])
     return f": {line}" if line else ""
 
 
 def _retry_after_s(headers: httpx2.Headers, now: datetime) -> float | None:
-    """Return the seconds that the server asks us to wait: Retry-After (seconds or a date), else the limit's reset."""
+    """Return the seconds that the server asks us to wait: Retry-After (seconds or a date), else the limit's reset.
+
+    At most ten minutes: a server's clock may be wrong.
+    """
     asked = headers.get("Retry-After", "").strip()
-    if asked.isdecimal() and asked.isascii():
-        return float(asked)
     try:
+        if asked.isdecimal() and asked.isascii():
+            return min(float(asked), _LONGEST_WAIT_S)
         until = (
             parsedate_to_datetime(asked) if asked else datetime.fromtimestamp(int(headers["X-RateLimit-Reset"]), tz=UTC)
         )
-        return max(0.0, (until - now).total_seconds())
+        return min(max(0.0, (until - now).total_seconds()), _LONGEST_WAIT_S)
     except (KeyError, ValueError, TypeError, OverflowError, OSError):
         return None

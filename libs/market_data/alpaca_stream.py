@@ -34,7 +34,7 @@ from libs.market_data.silence import Silence
 from libs.market_data.silence_watch import SilenceWatch
 from libs.market_data.snapshots import FetchLatestQuotes, SnapshotFetcher
 from libs.market_data.subscriptions import Owner, Subscriptions
-from libs.market_data.symbols import WILDCARD
+from libs.market_data.symbols import WILDCARD, is_symbol
 from libs.market_data.trades import Trade, TradesInterrupted
 
 FetchLatestTrades = Callable[[Sequence[str]], Awaitable[Sequence[Trade]]]
@@ -64,7 +64,6 @@ class AlpacaMarketDataStream:
         wants_trades: bool = False,
         fetch_latest_trades: FetchLatestTrades | None = None,
         is_market_open: Callable[[], bool] = lambda: True,
-        is_late_by_design: Callable[[], bool] = lambda: False,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._credentials = (api_key, secret_key)
@@ -88,13 +87,7 @@ class AlpacaMarketDataStream:
         self.gaps = GapLog()
         self.poller = QuotePoller(fetch_latest_quotes, lambda: self.polled, self._intake.take_fetched, is_market_open)
         self.watch = SilenceWatch(
-            self._intake,
-            self._halts,
-            self.gaps,
-            fetch_latest_quotes,
-            is_market_open,
-            self.link.announce,
-            is_late_by_design,
+            self._intake, self._halts, self.gaps, fetch_latest_quotes, is_market_open, self.link.announce
         )
         self._parts = StreamParts(
             self._subscriptions,
@@ -145,7 +138,8 @@ class AlpacaMarketDataStream:
             self._conversation.wanted_changed()
 
     def _is_wanted(self, symbol: str) -> bool:
-        return symbol in self._subscriptions or WILDCARD in self._subscriptions
+        # What `*` brings becomes a key of its own: only what is a symbol may.
+        return symbol in self._subscriptions or (WILDCARD in self._subscriptions and is_symbol(symbol))
 
     @property
     def subscribed_symbols(self) -> list[str]:
@@ -262,9 +256,9 @@ class AlpacaMarketDataStream:
         return self._trade_snapshots.last_fault
 
     @property
-    def late_by_s(self) -> float | None:
-        """Seconds by which the stream is late, while that makes nothing live; None while it is in time."""
-        return self.watch.lag_s if self.watch.is_late else None
+    def is_lagging(self) -> bool:
+        """Whether the stream brings quotes long after they were made."""
+        return self._intake.is_lagging
 
     @property
     def doubted(self) -> frozenset[str]:

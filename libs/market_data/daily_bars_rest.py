@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import msgspec
 
 from libs.market_data.trading_sessions import NEW_YORK
+from libs.market_data.wire_times import usable_time
 
 RECENT: Final = timedelta(minutes=16)
 """The tape's last 15 minutes need a paid plan; one minute of grace for clocks that disagree."""
@@ -57,7 +58,8 @@ _decode_page = msgspec.json.Decoder(BarsPage).decode
 def read_bars_page(body: bytes) -> tuple[list[DailyBar], str | None]:
     """Return the bars of one page and the token of the next, None at the end.
 
-    Raises msgspec.MsgspecError when the page is unreadable: half a history would look like a whole one.
+    Raises ValueError (msgspec.MsgspecError is one) or RecursionError when the page is unreadable: half a history would
+    look like a whole one.
     """
     page = _decode_page(body)
     bars = [_bar(symbol, bar) for symbol, wire_bars in (page.bars or {}).items() for bar in wire_bars]
@@ -80,4 +82,7 @@ def bars_query(symbols: list[str], start: date, end: datetime, now: datetime) ->
 
 
 def _bar(symbol: str, bar: WireBar) -> DailyBar:
-    return DailyBar(symbol, bar.t.astimezone(NEW_YORK).date(), bar.o, bar.h, bar.l, bar.c, bar.v)
+    began_at = usable_time(bar.t)
+    if began_at is None:
+        raise ValueError(f"a bar of {symbol} is of {bar.t}, which no session is")
+    return DailyBar(symbol, began_at.astimezone(NEW_YORK).date(), bar.o, bar.h, bar.l, bar.c, bar.v)

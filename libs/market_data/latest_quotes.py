@@ -13,11 +13,13 @@ from typing import Final
 
 from libs.market_data.latest_trades import LatestTrades
 from libs.market_data.prices import Price, PriceWrite
-from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable, as_standing_quote, exact, mid_price
+from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable, exact, mid_price
 from libs.market_data.trades import Ineligible, Trade, TradeCancel, TradeCorrection, TradeEvent, TradesInterrupted
 
 # Venues' clocks differ, so arrival order decides, unless a quote is behind by more than clocks can explain.
 LATE_TOLERANCE: Final = timedelta(seconds=2)
+_GREATEST_SIZE: Final = 1e12
+"""What a reader of the cache believes at most: a size beyond it must not cost it the price."""
 # A quote that says the same again keeps its price young, but is worth a message only this often.
 REPEAT_INTERVAL_S: Final = 1.0
 
@@ -125,17 +127,11 @@ class LatestQuotes:
     def _put_snapshot(held: _Held, quote: Quote, time: datetime) -> Unmarkable | None:
         """Let a quote fetched by REST replace only an older one; the very same is confirmed for this connection."""
         mine, theirs = held.quote.timestamp, quote.timestamp
-        if mine is None or theirs is None:
+        if mine is None or theirs is None or theirs < mine:
             return Unmarkable.OLDER_THAN_STREAM
-        if theirs == mine:
-            return None
-        # What a venue's clock claims of the future must hold up no later quote.
-        if mine - held.quote.received_at > LATE_TOLERANCE:
-            mine = held.quote.received_at
-        if theirs < mine:
-            return Unmarkable.OLDER_THAN_STREAM
-        held.quote = quote
-        held.newest_time = max(held.newest_time, time)
+        if theirs > mine:
+            held.quote = quote
+            held.newest_time = max(held.newest_time, time)
         return None
 
     @property
@@ -218,14 +214,6 @@ class LatestQuotes:
                 if counted[0] == epoch or symbol in self._held
             }
 
-    def count_from_venue_time(self) -> None:
-        """Count every held quote's age from the venue's time: the stream turns out to be late."""
-        for symbol, held in self._held.items():
-            standing = as_standing_quote(held.quote)
-            if standing is not held.quote:
-                held.quote = standing
-                self._dirty.setdefault(symbol, None)
-
     def note_written(self, symbols: Iterable[str]) -> None:
         """Note that what was taken of these symbols has reached the readers."""
         for symbol in symbols:
@@ -294,6 +282,6 @@ class LatestQuotes:
 
 def _shares(size: float | None) -> Decimal | None:
     """Return a size in shares; None when it is absent or no number (a size never marks, so it refuses nothing)."""
-    if size is None or not 0 <= size < 1e18:  # noqa: PLR2004 - also false for NaN
+    if size is None or not 0 <= size <= _GREATEST_SIZE:  # also false for NaN
         return None
     return Decimal(int(size)) if size == int(size) else exact(size)

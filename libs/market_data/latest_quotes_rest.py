@@ -4,13 +4,16 @@ Decides how many symbols one request names, and that one unreadable quote costs 
 Whether a quote may mark a position is left to `quotes.py`.
 """
 
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import Annotated, Final
 
 import msgspec
 
+from libs.market_data.frame_structure import nested_members
 from libs.market_data.quotes import Quote, QuoteOrigin
+from libs.market_data.wire_times import usable_time
 
 SYMBOLS_PER_REQUEST: Final = 100
 """Keeps the query string well under the 8 KB that proxies allow."""
@@ -56,19 +59,30 @@ def in_requests(symbols: Sequence[str]) -> Iterator[Sequence[str]]:
 def read_latest_quotes(body: bytes, received_at: datetime) -> tuple[list[Quote], int]:
     """Return the quotes in an answer and how many of its elements were unreadable.
 
-    Raises msgspec.MsgspecError when the answer as a whole is none.
+    Raises ValueError (msgspec.MsgspecError is one) or RecursionError when the answer as a whole is none.
     """
     quotes: list[Quote] = []
     unreadable = 0
-    for symbol, raw in (_decode_body(body).quotes or {}).items():
+    for symbol, raw in _elements(body).items():
         try:
             latest = _decode_quote(raw)
-        except msgspec.MsgspecError:
+        except (ValueError, RecursionError):
             unreadable += 1
             continue
         if latest is not None:
             quotes.append(_quote(symbol, latest, received_at))
     return quotes, unreadable
+
+
+def _elements(body: bytes) -> Mapping[str, msgspec.Raw | str]:
+    """Return the encoded quotes by symbol, as long as they can be told apart at all."""
+    try:
+        return _decode_body(body).quotes or {}
+    except (ValueError, RecursionError):
+        # One quote nested too deeply, or one NaN, must not cost those of the other symbols.
+        with suppress(ValueError):
+            return nested_members(body, "quotes")
+        raise
 
 
 def _quote(symbol: str, latest: LatestQuote, received_at: datetime) -> Quote:
@@ -82,7 +96,7 @@ def _quote(symbol: str, latest: LatestQuote, received_at: datetime) -> Quote:
         ask_exchange=latest.ax,
         conditions=(latest.c,) if isinstance(latest.c, str) else tuple(latest.c or ()),
         tape=latest.z,
-        timestamp=None if latest.t is None else latest.t.astimezone(UTC),
+        timestamp=usable_time(latest.t),
         received_at=received_at,
         origin=QuoteOrigin.REST,
     )

@@ -18,6 +18,7 @@ import structlog
 from libs.market_data.exchange_calendar import load_sessions
 from libs.market_data.prices import MarketPhase, Mode
 from libs.market_data.trading_sessions import NEW_YORK, TradingPhase, TradingSession, TradingSessions
+from libs.market_data.wire_times import usable_time
 
 log = structlog.get_logger(__name__)
 
@@ -140,10 +141,13 @@ _decode_clock = msgspec.json.Decoder(_WireClock).decode
 
 
 def read_clock(body: bytes, simulator_mode: Mode | None = None) -> AccountClock:
-    """Return what a clock answer says. Raises msgspec.MsgspecError when it is none."""
+    """Return what a clock answer says. Raises ValueError (msgspec.MsgspecError is one) or RecursionError otherwise."""
     wire = _decode_clock(body)
     next_change = wire.next_close if wire.is_open else wire.next_open
-    return AccountClock(wire.is_open, next_change.astimezone(UTC), simulator_mode)
+    usable = usable_time(next_change)
+    if usable is None:
+        raise ValueError(f"the next change at {next_change} is out of range")
+    return AccountClock(wire.is_open, usable, simulator_mode)
 
 
 class SaidBy(StrEnum):

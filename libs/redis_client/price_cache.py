@@ -81,7 +81,8 @@ class PriceCache:
     """The prices and the feed status in one Redis server. `ttl_s`: how long a price outlives its last write.
 
     `fence`: the instance that must hold the lease of the feed whenever something is written; None: anybody may write.
-    `unreadable` counts the entries skipped so far because they held no believable price.
+    `unreadable` counts the entries skipped so far because they held no believable price, `unwritable` the prices that
+    could not be written down.
     """
 
     def __init__(self, client: RedisClient, ttl_s: float, fence: str | None = None) -> None:
@@ -92,21 +93,33 @@ class PriceCache:
         self._decoded: dict[str, tuple[bytes, Price]] = {}
         self._unreadable_symbols: set[str] = set()
         self.unreadable = 0
+        self.unwritable = 0
 
-    async def write(self, writes: Sequence[PriceWrite]) -> None:
+    async def write(self, writes: Sequence[PriceWrite]) -> frozenset[str]:
         """Cache each price, and publish those that ask for it, in one request.
 
-        Raises RedisUnavailableError; LeaseLostError, which is one, when the fence has refused all of it.
+        Return the symbols whose price cannot be written down: they alone are left out. Raises RedisUnavailableError;
+        LeaseLostError, which is one, when the fence has refused all of it.
         """
         if not writes:
-            return
+            return frozenset()
+        unwritable: set[str] = set()
         keys = [self._fence_key]
         args: list[Argument] = [self._fence_argument, self._ttl_s, PRICE_CHANNEL_PREFIX]
         for write in writes:
+            try:
+                entry = encode_price(write.price)
+                update = encode_price_update(write.price) if write.publish else b""
+            except Exception as error:
+                self.unwritable += 1
+                unwritable.add(write.price.symbol)
+                if self.unwritable.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …: a flood must not flood the log
+                    log.exception("price_unwritable", symbol=write.price.symbol, reason=str(error)[:200])
+                continue
             keys.append(_PRICE_KEY_PREFIX + write.price.symbol)
-            args.append(encode_price(write.price))
-            args.append(encode_price_update(write.price) if write.publish else b"")
+            args += (entry, update)
         check_fence(_WRITE_PRICES.name, await self._client.run_script(_WRITE_PRICES, keys, args))
+        return frozenset(unwritable)
 
     async def read(
         self,

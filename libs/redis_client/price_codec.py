@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode, Price
+from libs.market_data.wire_times import usable_time
 
 _SMALLEST: Final = Decimal("1e-9")
 _LARGEST: Final = Decimal(10) ** 12
@@ -131,7 +132,6 @@ class _FeedStatusWire(msgspec.Struct, frozen=True):
     halted: list[str]
     doubted: list[str]
     instance: str | None
-    lag_s: float | None
 
 
 class _ReadFeedStatusWire(msgspec.Struct, frozen=True):
@@ -146,7 +146,6 @@ class _ReadFeedStatusWire(msgspec.Struct, frozen=True):
     halted: list[str] = []
     doubted: list[str] = []
     instance: str | None = None
-    lag_s: float | None = None
 
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -305,7 +304,7 @@ def encode_feed_status(status: FeedStatus) -> bytes:
     """Return the content of `feed:status` and of its heartbeat.
 
     Sample: `{"state":"streaming","connected":true,"since":"2025-10-19T13:29:58+00:00","epoch":"c1","feed":"iex",
-    "mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[],"instance":"host-1-ab12","lag_s":null}`
+    "mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[],"instance":"host-1-ab12"}`
     """
     return _encode(
         _FeedStatusWire(
@@ -320,7 +319,6 @@ def encode_feed_status(status: FeedStatus) -> bytes:
             halted=sorted(status.halted),
             doubted=sorted(status.doubted),
             instance=status.instance,
-            lag_s=status.lag_s,
         )
     )
 
@@ -344,7 +342,6 @@ def decode_feed_status(data: bytes) -> FeedStatus:
         halted=frozenset(wire.halted),
         doubted=frozenset(wire.doubted),
         instance=wire.instance,
-        lag_s=wire.lag_s,
     )
 
 
@@ -397,11 +394,7 @@ def _check_sizes(*sizes: Decimal | None) -> None:
 
 
 def _utc(time: datetime) -> datetime:
-    if time.tzinfo is UTC:
-        return time
-    if time.tzinfo is None:
-        raise UnreadablePriceError(f"{time} has no time zone")
-    try:
-        return time.astimezone(UTC)
-    except OverflowError as error:
-        raise UnreadablePriceError(f"{time} is out of range") from error
+    usable = usable_time(time)
+    if usable is None:
+        raise UnreadablePriceError(f"{time} has no time zone or is out of range")
+    return usable

@@ -3,6 +3,7 @@
 import json
 
 import msgpack
+import msgspec
 import pytest
 
 from apps.alpaca_simulator.frame_faults import Frame, FrameFault, bad_frame, fault_in_turn
@@ -28,6 +29,7 @@ def test_readable_ones(codec):
     assert isinstance(sent(FrameFault.NOT_AN_ARRAY), dict)
     assert sent(FrameFault.ERROR_IN_STREAM) == [{"T": "error", "code": 500, "msg": "internal error"}]
     assert {point["T"] for point in sent(FrameFault.HUGE)} == {"q"}
+    assert {point["t"][:4] for point in sent(FrameFault.ABSURD_TIMES)} == {"0001", "9999"}
 
 
 @pytest.mark.parametrize("codec", Codec)
@@ -36,6 +38,13 @@ def test_unreadable_ones(codec):
         with pytest.raises((ValueError, msgpack.UnpackException)):
             read(bad_frame(fault, GOOD[codec], codec), codec)
     assert bad_frame(FrameFault.TEXT_FRAME, GOOD[codec], codec).is_text == (codec is Codec.MSGPACK)
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_one_is_nested_too_deeply_for_a_decoder_that_calls_itself(codec):
+    decode = msgspec.msgpack.decode if codec is Codec.MSGPACK else msgspec.json.decode
+    with pytest.raises(RecursionError):
+        decode(bad_frame(FrameFault.DEEPLY_NESTED, GOOD[codec], codec).data)
 
 
 @pytest.mark.parametrize("codec", Codec)

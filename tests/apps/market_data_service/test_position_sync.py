@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from apps.market_data_service.position_sync import PositionBasedSubscription, PositionListError, read_positions
+from libs.market_data.subscriptions import Subscriptions
 from libs.redis_client.client import RedisClient
 from libs.redis_client.embedded import EmbeddedRedis
 from libs.redis_client.event_publisher import POSITION_CHANGED_CHANNEL, EventPublisher
@@ -166,3 +167,27 @@ def test_the_signed_cost_is_read_exactly() -> None:
     assert read_positions(body) == {"TSLA": Decimal("-16540.123456789")}
     with pytest.raises(PositionListError):
         read_positions(b"null")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"positions":[{"symbol":"A","x":' + b"[" * 5_000,
+        b"[" * 5_000,
+        b"\xff",
+        b'{"positions":[{"symbol":"\\ud800"}]}',
+    ],
+)
+def test_an_answer_that_overflows_a_decoder_is_no_position_list(body: bytes) -> None:
+    with pytest.raises(PositionListError):
+        read_positions(body)
+
+
+@pytest.mark.parametrize("cost", ['"NaN"', '"sNaN"', '"Infinity"', '"-Infinity"', '"1e999999999"', "null"])
+def test_a_cost_that_cannot_be_compared_says_nothing_of_how_much_a_position_matters(cost: str) -> None:
+    held = read_positions(
+        b'{"positions":[{"symbol":"A","cost_basis":%s},{"symbol":"B","cost_basis":5}]}' % cost.encode()
+    )
+    subscriptions = Subscriptions()
+    subscriptions.replace_positions(held)
+    assert subscriptions.by_priority() == ["B", "A"]

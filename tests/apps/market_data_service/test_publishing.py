@@ -322,3 +322,19 @@ async def test_who_steps_down_keeps_neither_prices_nor_faults(redis_url: str) ->
     assert await under_way is False
     assert (bench.writer.fault, led.losses) == (None, 2)
     await bench.client.aclose()
+
+
+async def test_a_price_that_cannot_be_written_costs_itself_alone(redis_url: str) -> None:
+    async with running(make_bench(redis_url)) as bench:
+        bench.writer.take_quote(make_quote("MSFT", bid=400.0, ask=401.0))
+        await eventually(lambda: bench.writer.written == 1)
+        bench.writer.take_quote(make_quote("MSFT", bid=float("nan"), at_s=1))
+        bench.writer.take_quote(make_quote("AAPL", bid=151.99, ask=152.01))
+        await eventually(lambda: bench.writer.written == 2)
+        assert (await bench.cache.read(["AAPL"]))["AAPL"].mid == Decimal("152.00")
+        assert (bench.cache.unwritable, bench.writer.fault, bench.writer.published) == (1, None, 2)
+        # What Redis holds of it is an older quote: no heartbeat may vouch for that.
+        assert bench.writer.unwritable == {"MSFT"}
+        bench.writer.take_quote(make_quote("MSFT", bid=402.0, ask=403.0, at_s=2))
+        await eventually(lambda: bench.writer.written == 3)
+        assert bench.writer.unwritable == frozenset()

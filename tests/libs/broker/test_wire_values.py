@@ -50,6 +50,6 @@ def test_a_time_of_no_sane_year_is_not_told(year) -> None:
 
 def test_times_and_days() -> None:
     assert moment("1970-01-01T00:00:00Z") == datetime(1970, 1, 1, tzinfo=UTC)
-    assert day("9000-12-31T10:00:00Z") == date(9000, 12, 31)
+    assert day("2200-12-31T10:00:00Z") == date(2200, 12, 31)
     assert [moment(odd) for odd in ("2026-02-20T10:00:00", "2026-02-20", "", 7, None)] == [None] * 5
     assert [day(odd) for odd in ("2026-02", "x", 20260220, None)] == [None] * 4

@@ -158,16 +158,44 @@ class TestFaults:
             Said("", 429, {"X-RateLimit-Reset": "9" * 30}),
             Said("", 429),
             Said("", 404, {"Retry-After": "7"}),
+            # Ten minutes are the most: the stream waits as long, and a server's clock may be wrong.
+            Said("", 503, {"Retry-After": "9" * 400}),
+            Said("", 503, {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}),
         )
         waits = []
-        for _ in range(8):
+        for _ in range(10):
             with pytest.raises(AlpacaRestError) as caught:
                 await rest.clock()
             waits.append(caught.value.retry_after_s)
         assert waits[0] == 7
         assert waits[1] == pytest.approx(100, abs=5)
         assert waits[2] == pytest.approx(100, abs=5)
-        assert waits[3:] == [0, None, None, None, None]
+        assert waits[3:] == [0, None, None, None, None, 600, 600]
+
+    ENDS_OF_THE_CALENDAR = ("9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "0001-01-01T00:00:00Z")
+
+    @pytest.mark.parametrize(
+        ("clock", "bars"),
+        [
+            ("[" * 100_000, "[" * 100_000),
+            ('{"x":' + "[" * 100_000, '{"x":' + "[" * 100_000),
+            *(
+                (
+                    f'{{"is_open":true,"next_open":"{time}","next_close":"{time}"}}',
+                    f'{{"bars":{{"A":[{{"t":"{time}","o":1,"h":1,"l":1,"c":1,"v":1}}]}}}}',
+                )
+                for time in ENDS_OF_THE_CALENDAR
+            ),
+        ],
+    )
+    async def test_whatever_a_body_holds_it_is_an_error_of_its_own(
+        self, server: ScriptedHttp, rest: AlpacaRest, clock: str, bars: str
+    ) -> None:
+        server.say(CLOCK, clock)
+        server.say(BARS, bars)
+        for ask in (rest.clock, lambda: rest.daily_bars(["A"], date(2026, 1, 1), NOW)):
+            with pytest.raises(AlpacaRestError, match="unreadable"):
+                await ask()
 
 
 class TestLatestQuotes:

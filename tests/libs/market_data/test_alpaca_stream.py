@@ -14,7 +14,8 @@ from apps.alpaca_simulator.simulator import Simulator
 from libs.market_data.alpaca_stream import AlpacaMarketDataStream
 from libs.market_data.channels import Refusal
 from libs.market_data.prices import LinkState
-from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable, as_standing_quote
+from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable
+from libs.market_data.snapshots import as_standing_quote
 from tests.support.quotes import NOON, make_quote
 from tests.support.simulator import running_simulator
 from tests.support.waiting import eventually
@@ -186,6 +187,27 @@ async def test_odd_frames_cost_only_themselves() -> None:
         assert stream.counts["stream_error_999"] == 1
         assert stream.record("AAPL").rejected == {"malformed": 2}
         assert stream.link.reconnects == 0
+
+
+async def test_no_frame_ends_the_stream_or_costs_the_quotes_beside_it() -> None:
+    good = {"T": "q", "S": "MSFT", "bp": 400.0, "ap": 400.1, "t": "2026-01-01T00:00:00Z"}
+    nested = b"\x83\xa1T\xa1q\xa1S\xa4AAPL\xa1x" + b"\x91" * 1_000 + b"\xc0"
+    absurd = [
+        {"T": kind, "S": "AAPL", "bp": 1.0, "ap": 1.01, "p": 1.0, "i": 1, "t": time}
+        for time in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")
+        for kind in ("q", "t")
+    ]
+    async with running_simulator(rate=0.0) as simulator, running_stream(simulator) as (stream, quotes):
+        await stream.subscribe_symbols(["AAPL", "MSFT"])
+        await eventually(lambda: len(stream.confirmed) == 2)
+        simulator.send_raw(b"\x92" + nested + msgpack.packb(good))
+        simulator.send_raw(msgpack.packb([*absurd, good]))
+        simulator.send_raw(msgpack.packb([good]))
+        await eventually(lambda: len(quotes) == 3)
+        assert {quote.symbol for quote in quotes} == {"MSFT"}
+        assert stream.record("AAPL").rejected == {"malformed": 1, "untimed": 2}
+        assert stream.trade_counts["trades"] == 2
+        assert (stream.is_connected(), stream.link.reconnects) == (True, 0)
 
 
 @pytest.mark.parametrize(("code", "state"), [(402, LinkState.REFUSED), (407, LinkState.BACKING_OFF)])

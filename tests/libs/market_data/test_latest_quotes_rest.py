@@ -32,6 +32,21 @@ def test_one_unreadable_quote_costs_one_quote() -> None:
 
 
 @pytest.mark.parametrize(
+    "odd", [b'{"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}", b'{"bp":NaN}', b'{"bx":"\\ud800"}', b'{"bp":1e999}', b"-"]
+)
+def test_a_quote_that_no_decoder_passes_over_costs_one_quote(odd: bytes) -> None:
+    quotes, unreadable = read_latest_quotes(b'{"x":{}, "quotes": {"A":{"bp":1},"B":' + odd + b',"C":{"bp":2}}}', NOW)
+    assert [(quote.symbol, quote.bid) for quote in quotes] == [("A", 1.0), ("C", 2.0)]
+    assert unreadable == 1
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59Z"])
+def test_a_time_at_the_end_of_the_calendar_is_none(time: str) -> None:
+    (quote,), _ = read_latest_quotes(b'{"quotes":{"A":{"t":"%s","bp":1,"ap":1}}}' % time.encode(), NOW)
+    assert why_unmarkable(quote, 10) is Unmarkable.UNTIMED
+
+
+@pytest.mark.parametrize(
     ("quote", "why"),
     [
         (b"{}", Unmarkable.UNTIMED),

@@ -159,3 +159,38 @@ def test_a_malformed_symbol_never_keeps_the_others_from_streaming(wanted: list[s
 def test_a_hundred_positions_on_a_free_plan_need_few_requests() -> None:
     assert converge(Session(), SYMBOLS, server(30)) <= 20
     assert converge(Session(30), SYMBOLS, server(30)) == 1
+
+
+@pytest.mark.parametrize("bad", [b"\x91" * 1_000 + b"\xc0", b"\x81\xa1a" * 3_000 + b"\xc0"])
+@pytest.mark.parametrize("key", [b"\xa1x", b"\xa1c", b"\xa1T"])
+def test_a_message_nested_too_deeply_costs_itself_alone(key: bytes, bad: bytes) -> None:
+    good = msgpack.packb({"T": "q", "S": "B", "bp": 1.0})
+    nested = b"\x83\xa1T\xa1q\xa1S\xa1A" + key + bad
+    session = Session()
+    first, unreadable, last = session.receive(b"\x93" + good + nested + good, NOON)
+    assert isinstance(first, Quote)
+    assert isinstance(last, Quote)
+    assert isinstance(unreadable, UnreadableMessage)
+    assert unreadable.symbol == "A"
+    assert session.counts == {"unreadable_messages": 1}
+
+
+@pytest.mark.parametrize(
+    "value", ["NaN", "Infinity", "1e999", '"\\ud800"', "[" * 1_000 + "]" * 1_000, "tru", "0x1", "-"]
+)
+def test_a_text_message_with_what_is_no_json_costs_itself_alone(value: str) -> None:
+    good = '{"T":"q","S":"B","bp":1.0}'
+    first, unreadable, last = Session().receive(f'[{good},{{"T":"q","S":"A","bp":{value}}},{good}]', NOON)
+    assert (type(first), type(last)) == (Quote, Quote)
+    assert isinstance(unreadable, UnreadableMessage)
+    assert (unreadable.kind, unreadable.symbol) == ("q", "A")
+
+
+@pytest.mark.parametrize(
+    "time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"]
+)
+@pytest.mark.parametrize("kind", ["q", "t", "s", "c"])
+def test_a_time_at_the_end_of_the_calendar_is_none(kind: str, time: str) -> None:
+    [event] = Session().receive(frame({"T": kind, "S": "A", "oi": 1, "sc": "H", "t": time}), NOON)
+    told = getattr(event, "corrected", event)
+    assert (told.at if kind == "s" else told.timestamp) is None
