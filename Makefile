@@ -71,7 +71,7 @@ test-faults: $(TEST) ## Run the slower tests: whole stacks, processes killed and
 	@echo "Breaking whole stacks of real processes (about 6 minutes: most of it is waiting)"
 	@$(RUN) pytest -n 4 --dist loadfile -m faults $(ARGS)
 
-test-deep: $(TEST) ## Run the property tests with many more examples
+test-deep: $(TEST) ## Run the property tests with many more examples, and 300,000 spoiled frames
 	@$(RUN) pytest -n 2 --hypothesis-profile=deep -m hypothesis $(ARGS)
 
 soak: $(TEST) ## Inject faults at random and check from outside (ARGS="--minutes 10 --seed 1")

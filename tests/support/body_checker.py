@@ -3,9 +3,9 @@
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
 FIGURES = {"unrealized_pnl": "total_unrealized", "day_pnl": "total_day_pnl", "market_value": "total_market_value",
-           "liquidation_pnl": "total_liquidation_pnl"}  # fmt: skip
-WITH_CLOSED = {"realized": "realized_pnl", "realized_today": "realized_today", "fees": "fees",
-               "income": "income", "income_today": "income_today"}  # fmt: skip
+           "fees": "total_fees", "liquidation_pnl": "total_liquidation_pnl"}  # fmt: skip
+WITH_CLOSED = {"realized": "realized_pnl", "realized_today": "realized_today", "income": "income",
+               "income_today": "income_today"}  # fmt: skip
 
 
 def check_body(body: dict) -> None:
