@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Final
 
 from benchmarks.account import measure_account
+from benchmarks.crowd import CLIENTS, measure_crowd
 from benchmarks.figures import Figure, as_json, table
 from benchmarks.fill_to_mark import measure_fill_to_mark
 from benchmarks.flood import measure_flood
@@ -45,6 +46,7 @@ _FULL: Final = (
     Part("flood", partial(measure_flood, turns=3, turn_s=8)),
     Part("steady", partial(measure_steady, seconds=20)),
     Part("account", partial(measure_account, requests=500, within_s=25, push_s=8)),
+    Part("crowd", partial(measure_crowd, clients=CLIENTS, seconds=15)),
     Part("fill-to-mark", partial(measure_fill_to_mark, fills=100)),
     Part("idle", partial(measure_idle, seconds=20)),
     Part("recovery", partial(measure_recovery, drops=6, lasting_s=11.0, outages_s=(5.0, 20.0, 60.0))),
@@ -53,6 +55,7 @@ _QUICK: Final = (
     Part("flood", partial(measure_flood, turns=1, turn_s=3)),
     Part("steady", partial(measure_steady, seconds=4)),
     Part("account", partial(measure_account, requests=50, within_s=3, push_s=2)),
+    Part("crowd", partial(measure_crowd, clients=CLIENTS, seconds=3)),
     Part("fill-to-mark", partial(measure_fill_to_mark, fills=10)),
     Part("idle", partial(measure_idle, seconds=10)),
     Part("recovery", partial(measure_recovery, drops=1, lasting_s=1.0, outages_s=(2.0,))),

@@ -142,7 +142,7 @@ class AdjustmentLedger:
             query = query.where(older_than(decode_cursor(after), ADJUSTMENTS.c.effective_at, ADJUSTMENTS.c.seq))
         # One row more than asked for tells whether there is a next page.
         query = query.order_by(ADJUSTMENTS.c.effective_at.desc(), ADJUSTMENTS.c.seq.desc()).limit(limit + 1)
-        async with self._access.reading() as connection:
+        async with self._access.reading_in_line() as connection:
             found = tuple(_recorded_adjustment(row) for row in await connection.execute(query))
         page = found[:limit]
         if len(found) <= limit:

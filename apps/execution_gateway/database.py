@@ -4,6 +4,7 @@ DatabaseError
 ├── MalformedDatabaseUrlError   the setting is wrong; also a ValueError
 ├── DatabaseNewerError          written by a newer version of this program
 └── DatabaseUnavailableError    cannot be reached or read now; trying again may help; also a BookUnavailableError
+    └── DatabaseTimeoutError    it took longer than it may; whether it answers at all is for the probe to find out
 """
 
 import asyncio
@@ -25,8 +26,9 @@ from apps.execution_gateway.postgres_options import CERTIFICATE_FILES, read_opti
 CALL_TIMEOUT_S: Final = 2.0
 """The longest that one call to the database may take."""
 SQLITE_LOCK_WAIT_S: Final = 1.5
-_SQLITE_CONNECTIONS: Final = 4
 """How long SQLite waits for another writer: shorter than a call, so that it says "locked" rather than times out."""
+_SQLITE_CONNECTIONS: Final = 10
+"""More than are ever used at once (see `READERS_AT_ONCE`): nobody waits for one within the time of a call."""
 MIGRATION_TIMEOUT_S: Final = 60.0
 
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
@@ -59,6 +61,10 @@ class BookUnavailableError(Exception):
 
 class DatabaseUnavailableError(DatabaseError, BookUnavailableError):
     """The database is locked, gone, corrupt or not answering. Trying again may help."""
+
+
+class DatabaseTimeoutError(DatabaseUnavailableError):
+    """A call took longer than it may."""
 
 
 def parse_database_url(text: str) -> URL:
@@ -156,7 +162,7 @@ async def database_call(timeout_s: float = CALL_TIMEOUT_S) -> AsyncIterator[None
         raise
     except TimeoutError as error:
         _let_go(error)
-        raise DatabaseUnavailableError(f"the ledger's database did not answer within {timeout_s:g} s") from error
+        raise DatabaseTimeoutError(f"the ledger's database did not answer within {timeout_s:g} s") from error
     except (SQLAlchemyError, OSError) as error:
         raise DatabaseUnavailableError(f"the ledger's database cannot be used: {_cause(error)}") from error
     except (ArithmeticError, ValueError) as error:

@@ -22,7 +22,8 @@ class GatewayState:
 
     `account` is None when the positions are the ledger's own. `redis_error` is None while connected. `doubted` are the
     held symbols that the feed does not vouch for.
-    `heartbeat_age_s` is None before the first heartbeat.
+    `heartbeat_age_s` is None before the first heartbeat. `ledger_error` is why the positions could not be read in time
+    from a database that answers, None when they were.
     """
 
     mode: Mode
@@ -39,6 +40,7 @@ class GatewayState:
     bars_problems: Sequence[str]
     bars_missing: Sequence[Gap] = ()
     account: AccountView | None = None
+    ledger_error: str | None = None
 
 
 def reasons(state: GatewayState) -> list[Reason]:
@@ -49,6 +51,8 @@ def reasons(state: GatewayState) -> list[Reason]:
     ]
     if state.database_error is not None:
         found.append(Reason("database_unusable", state.database_error, Health.UNHEALTHY))
+    elif state.ledger_error is not None:
+        found.append(Reason("ledger_slow", f"the positions cannot be shown now: {state.ledger_error}"))
     if state.account is not None:
         found += _account_reasons(state.account)
     if state.redis_error is not None:

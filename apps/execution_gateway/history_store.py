@@ -4,7 +4,6 @@ Two gateways may keep one series: each slot of it is recorded once, by whichever
 different prices (one is cut off from Redis) their points alternate.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -36,10 +35,13 @@ from apps.execution_gateway.pnl_history import (
 )
 from apps.execution_gateway.tables import PNL_HISTORY
 from libs.market_data.prices import Mode
+from libs.service.overload import WaitingLine
 
 ROWS_AT_ONCE: Final = 500
 """How many points one statement answers, and how many one deletion takes."""
 READ_TIMEOUT_S: Final = 10.0
+READ_TURN_S: Final = 5.0
+MOST_WAITING: Final = 200
 """A range of months is looked through in a second or two; those before have their turn first."""
 
 _TABLE: Final = PNL_HISTORY.c
@@ -64,8 +66,14 @@ class HistoryStore:
     def __init__(self, engine: AsyncEngine, sampling: Sampling, account: str = DEFAULT_ACCOUNT) -> None:
         self._engine = engine
         self._account = account
-        self._read_turn = asyncio.Lock()
+        # One at a time: however many ask for years, there are connections left for fills.
+        self._readers = WaitingLine("the P&L history", at_once=1, most_waiting=MOST_WAITING, wait_s=READ_TURN_S)
         self.sampling = sampling
+
+    @property
+    def refused(self) -> int:
+        """How many readers were turned away because too many were waiting."""
+        return self._readers.refused
 
     async def record(self, sample: HistorySample, seen: Sighting | None) -> Sighting | None:
         """Record what is new in `sample`; return that it stands, None when another gateway's differing one does.
@@ -101,11 +109,11 @@ class HistoryStore:
     async def series(self, query: HistoryQuery, now: datetime) -> HistorySeries:
         """Return the points asked for, the last of each bucket, and where nobody looked, up to `now`.
 
-        The first point may have begun before the range, if it still stood in it.
+        The first point may have begun before the range, if it still stood in it. Raises OverloadedError.
         """
         asked = Gap(query.since, max(query.since, min(query.until, now)))
-        # One at a time: however many ask for years, there are connections left for fills.
-        async with database_call(READ_TIMEOUT_S), self._read_turn:
+        # The time that the database may take does not begin before this reader's turn.
+        async with self._readers.turn(), database_call(READ_TIMEOUT_S):
             mode = query.mode or await self._newest_mode()
             if mode is None:
                 return HistorySeries(None, (), gaps_in(asked, (), None, self.sampling))

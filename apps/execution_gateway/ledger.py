@@ -127,7 +127,8 @@ def _now() -> datetime:
 class Ledger:
     """One account's fills in the database behind `engine`.
 
-    Every method raises DatabaseUnavailableError when the database cannot be used within its time.
+    Every method raises DatabaseUnavailableError when the database cannot be used within its time. Those that list or
+    compare fills raise OverloadedError when too many wait for that.
     """
 
     def __init__(self, engine: AsyncEngine, account: str = DEFAULT_ACCOUNT, now: Callable[[], datetime] = _now) -> None:
@@ -137,6 +138,11 @@ class Ledger:
         self._now = now
         self.adjustments = AdjustmentLedger(self._access, account, now)
         self._book = LedgerBook(self._access, account, self.adjustments)
+
+    @property
+    def refused(self) -> int:
+        """How many readers were turned away because too many were waiting."""
+        return self._access.readers.refused
 
     async def record_fill(self, fill: Fill) -> Recorded:
         """Record `fill` once. The same id with the same content changes nothing, void or not.
@@ -201,7 +207,7 @@ class Ledger:
 
     async def compare_fills(self, fills: Sequence[Fill]) -> Comparison:
         """Return what `record_fills` would find now. Changes nothing."""
-        async with self._access.reading(_time_for(fills)) as connection:
+        async with self._access.reading_in_line(_time_for(fills)) as connection:
             return await self._compared(connection, fills)
 
     async def void_fill(self, fill_id: str, reason: str) -> RecordedFill:
@@ -230,7 +236,7 @@ class Ledger:
             query = query.where(older_than(decode_cursor(after), FILLS.c.filled_at, FILLS.c.seq))
         # One row more than asked for tells whether there is a next page.
         query = query.order_by(FILLS.c.filled_at.desc(), FILLS.c.seq.desc()).limit(limit + 1)
-        async with self._access.reading() as connection:
+        async with self._access.reading_in_line() as connection:
             found = tuple(_recorded_fill(row) for row in await connection.execute(query))
         page = found[:limit]
         return FillPage(page, encode_cursor(page[-1].fill.filled_at, page[-1].seq) if len(found) > limit else None)

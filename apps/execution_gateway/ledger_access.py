@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from apps.execution_gateway.database import CALL_TIMEOUT_S, DatabaseUnavailableError, database_call
+from libs.service.overload import WaitingLine
 
 WRITE_TURN_S: Final = 10.0
 """How long a writing waits for those before it."""
@@ -16,19 +17,35 @@ ROWS_AT_ONCE: Final = 500
 """How many rows of a list one statement asks for or writes: between two the event loop serves others."""
 LOAD_ROWS: Final = 5000
 """How many rows one query loads: each is bounded in time, so a ledger of any size can be read."""
+READERS_AT_ONCE: Final = 3
+"""How many pages are read at the same time: connections are left for the book, for fills and for the health check."""
+MOST_READERS_WAITING: Final = 1_000
+READ_TURN_S: Final = 3.0
 
 
 class LedgerAccess:
-    """The one way to the tables. Both methods raise DatabaseUnavailableError when it cannot be used within the time."""
+    """The one way to the tables. Every method raises DatabaseUnavailableError when it cannot be used within the time.
+
+    The time is the database's own: to wait for a turn is not part of it.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._write_turn = asyncio.Lock()
+        self.readers = WaitingLine(
+            "the ledger", at_once=READERS_AT_ONCE, most_waiting=MOST_READERS_WAITING, wait_s=READ_TURN_S
+        )
 
     @asynccontextmanager
     async def reading(self, timeout_s: float = CALL_TIMEOUT_S) -> AsyncIterator[AsyncConnection]:
         """Lend a connection to read with."""
         async with database_call(timeout_s), self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def reading_in_line(self, timeout_s: float = CALL_TIMEOUT_S) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection for one of the questions that any number of callers may ask. Raises OverloadedError."""
+        async with self.readers.turn(), self.reading(timeout_s) as connection:
             yield connection
 
     @asynccontextmanager
@@ -53,9 +70,12 @@ class LedgerAccess:
             async with asyncio.timeout(WRITE_TURN_S):
                 await self._write_turn.acquire()
         except TimeoutError as error:
-            raise DatabaseUnavailableError("too much is being recorded at once; post this once more") from error
+            raise DatabaseUnavailableError(
+                "this service is overloaded: too much is being recorded at once; post this once more"
+            ) from error
 
 
+_TOO_MUCH_TO_RECORD: Final = "this service is overloaded: too much is being recorded at once; post this once more"
 _LOCK_ALL: Final = (
     "LOCK TABLE fills, fill_voids, adjustments, adjustment_voids, mirror_state IN SHARE ROW EXCLUSIVE MODE"
 )

@@ -1,6 +1,7 @@
 """The book of positions as of what the ledger's tables hold, read and folded as far as it is new."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from sqlalchemy import Row, select
@@ -14,6 +15,7 @@ from libs.portfolio.book import Book, Revision
 from libs.portfolio.entries import Arrival
 from libs.portfolio.fills import Fill, Side
 from libs.portfolio.folding import News, Voiding, advance, most_to_fold
+from libs.service.shared_answers import SharedAnswers
 
 _MUCH_TO_FOLD: Final = 1_000
 """More entries than this are folded in a thread: they would hold the event loop up for some 20 ms and more."""
@@ -27,32 +29,26 @@ class LedgerBook:
         self._account = account
         self._adjustments = adjustments
         self._book = Book()
-        self._catching_up: asyncio.Task[None] | None = None
+        self._shared = SharedAnswers(self._read)
 
     async def now(self) -> Book:
-        """Return every position as of now. Only what was recorded since the last call is read and folded."""
-        while True:
-            async with self._access.reading() as connection:
-                revision = await self._revision(connection)
-            if revision == self._book.revision:
-                return self._book
-            await self._catch_up()
-            # What was being read may have been of before; what has come since may wait for the next call.
-            if all(folded >= seen for folded, seen in zip(self._book.revision, revision, strict=True)):
-                return self._book
+        """Return every position as of now. Only what was recorded since the last call is read and folded.
+
+        However many ask at once, the database is asked once for all of them, and never twice at the same time.
+        """
+        return await self._shared.get()
 
     async def finish(self) -> None:
         """Wait for the reading that is under way, so that the database may be closed."""
-        if self._catching_up is not None:
-            await asyncio.wait([self._catching_up])
+        await self._shared.finish()
 
-    async def _catch_up(self) -> None:
-        """Read and fold what is new. However many ask at once, it is done once for all of them."""
-        if self._catching_up is None or self._catching_up.done():
-            self._catching_up = asyncio.create_task(self._fold_news(), name="ledger-catch-up")
-            # Where everybody who waited has gone, nobody else looks at what became of it.
-            self._catching_up.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.shield(self._catching_up)
+    async def _read(self) -> Callable[[], Book]:
+        async with self._access.reading() as connection:
+            revision = await self._revision(connection)
+        if revision != self._book.revision:
+            await self._fold_news()
+        book = self._book
+        return lambda: book
 
     async def _fold_news(self) -> None:
         known = self._book

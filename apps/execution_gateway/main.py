@@ -14,14 +14,17 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from apps.execution_gateway.announcements import PositionAnnouncer
+from apps.execution_gateway.answers import Answers
 from apps.execution_gateway.body_limits import BodyLimits
 from apps.execution_gateway.database import (
     BookUnavailableError,
     DatabaseError,
+    DatabaseTimeoutError,
     DatabaseUnavailableError,
     create_engine,
     migrate,
 )
+from apps.execution_gateway.database_probe import DatabaseProbe
 from apps.execution_gateway.health_report import GatewayState
 from apps.execution_gateway.history_sampler import HistorySampler
 from apps.execution_gateway.history_store import HistoryStore
@@ -30,7 +33,7 @@ from apps.execution_gateway.meters import GatewayMeters, pnl_seconds
 from apps.execution_gateway.parity_report import ParityReporter
 from apps.execution_gateway.pnl_feed import PnlFeed
 from apps.execution_gateway.pnl_history import Sampling
-from apps.execution_gateway.pnl_report import BookSource, PnlReporter, PnlRules
+from apps.execution_gateway.pnl_report import BookSource, PnlReporter, PnlRules, RealtimePnl
 from apps.execution_gateway.price_book import PriceBook
 from apps.execution_gateway.price_subscriber import PriceSubscriber
 from apps.execution_gateway.routes.adjustments import adjustments_routes
@@ -70,6 +73,7 @@ class Gateway:
     """All parts of one running gateway."""
 
     engine: AsyncEngine
+    probe: DatabaseProbe
     ledger: Ledger
     redis: RedisClient
     prices: PriceBook
@@ -98,20 +102,19 @@ class Gateway:
 
     async def look(self) -> GatewayState:
         """Find out how every part is."""
+        database_error, (pnl, ledger_fault) = await asyncio.gather(self.probe.fault(), self._pnl_or_fault())
+        # A reading that took too long says nothing of the database while that answers the probe.
+        is_slow = isinstance(ledger_fault, DatabaseTimeoutError)
+        if database_error is None and ledger_fault is not None and not is_slow:
+            database_error = str(ledger_fault)
         now = self.now()
         heard_at = self.prices.heard_at
-        pnl = database_error = None
-        try:
-            pnl = await self.reporter.report_from_memory()
-        except DatabaseUnavailableError as error:
-            database_error = str(error)
-        except BookUnavailableError:
-            pass  # the account has not said what it holds: `account` tells why
         return GatewayState(
             mode=self.reporter.mode,
             task_failures=self.supervisor.failures,
             pnl=pnl,
             database_error=database_error,
+            ledger_error=str(ledger_fault) if is_slow else None,
             redis_address=self.redis.address,
             redis_error=None if self.subscriber.is_connected else self.subscriber.last_error or "not connected yet",
             feed=self.reporter.feed(now),
@@ -123,6 +126,14 @@ class Gateway:
             bars_missing=self.reporter.missing_closes(now),
             account=None if self.mirror is None else self.mirror.look(),
         )
+
+    async def _pnl_or_fault(self) -> tuple[RealtimePnl | None, DatabaseUnavailableError | None]:
+        try:
+            return await self.reporter.report_from_memory(), None
+        except DatabaseUnavailableError as error:
+            return None, error
+        except BookUnavailableError:
+            return None, None  # the account has not reported what it holds: `account` says why
 
 
 def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketHours) -> Gateway:
@@ -169,6 +180,7 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
     )
     return Gateway(
         engine=engine,
+        probe=DatabaseProbe(engine),
         ledger=ledger,
         redis=redis,
         prices=prices,
@@ -239,6 +251,7 @@ async def running(gateway: Gateway) -> AsyncIterator[None]:
         if gateway.mirror is not None:
             await gateway.mirror.aclose()
         await gateway.redis.aclose()
+        await gateway.probe.finish()
         await gateway.ledger.finish()
         await gateway.engine.dispose()
         log.info("gateway_stopped")
@@ -256,17 +269,20 @@ def create_app(
     `hours` is a calendar to share with others in this process; None for one of its own.
     """
     gateway = build(settings, now, on_death, hours or MarketHours())
+    answers = Answers(gateway.book_source, gateway.ledger, gateway.reporter, gateway.parity, gateway.look, now)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with running(gateway):
             yield
+            await answers.finish()
 
     # The documentation pages would load their scripts from elsewhere; the schema itself is at /openapi.json.
     app = FastAPI(
         title="Markstream execution gateway", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.gateway = gateway
+    app.state.answers = answers
     install_problem_handlers(app)
     install_error_handlers(app)
     meters = GatewayMeters(
@@ -277,18 +293,17 @@ def create_app(
         gateway.announcer,
         gateway.mirror,
         gateway.parity,
+        refused=lambda: answers.refused + gateway.history.refused,
     )
     gateway.registry.register(meters)
     is_mirror, changed = gateway.mirror is not None, gateway.positions_changed
-    app.include_router(fills_routes(gateway.ledger, changed, now, is_mirror=is_mirror))
-    app.include_router(adjustments_routes(gateway.ledger.adjustments, changed, now, is_mirror=is_mirror))
+    app.include_router(fills_routes(gateway.ledger, answers, changed, now, is_mirror=is_mirror))
+    app.include_router(adjustments_routes(gateway.ledger.adjustments, answers, changed, now, is_mirror=is_mirror))
     seconds = pnl_seconds(gateway.registry)
-    app.include_router(
-        positions_routes(gateway.book_source, gateway.reporter, gateway.feed, gateway.parity, seconds, now)
-    )
+    app.include_router(positions_routes(answers, gateway.reporter, gateway.feed, seconds))
     app.include_router(history_routes(gateway.history, now))
-    app.include_router(health_routes(gateway.look, VERSION))
-    app.include_router(metrics_routes(gateway.registry, meters, gateway.reporter))
+    app.include_router(health_routes(answers, VERSION))
+    app.include_router(metrics_routes(answers.metrics(gateway.registry, meters)))
     app.add_middleware(BodyLimits)
     app.add_middleware(BearerAuthMiddleware, token=settings.api_token)  # outside the limits: strangers send no bodies
     app.add_middleware(LocalCallersMiddleware, token=settings.api_token)

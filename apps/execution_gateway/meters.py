@@ -1,6 +1,6 @@
 """The gateway's numbers for Prometheus. The P&L figures are the reporter's, as of the scrape."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ class GatewayMeters(Collector):
         announcer: PositionAnnouncer,
         mirror: "AccountMirror | None" = None,
         parity: ParityReporter | None = None,
+        refused: Callable[[], int] = lambda: 0,
     ) -> None:
         self._prices = prices
         self._subscriber = subscriber
@@ -48,6 +49,7 @@ class GatewayMeters(Collector):
         self._announcer = announcer
         self._mirror = mirror
         self._parity = parity
+        self._refused = refused
         self.pnl: RealtimePnl | None = None
 
     def collect(self) -> Iterator[Metric]:
@@ -66,6 +68,7 @@ class GatewayMeters(Collector):
         yield _counter(
             "position_changes_failed", "Announcements that failed and were tried again", self._announcer.failures
         )
+        yield _counter("requests_refused", "Requests refused because too many were waiting", self._refused())
         yield _counter("pnl_updates", "Updates pushed to the readers of the P&L stream", self._feed.updates)
         yield _gauge("redis_connected", "1 while the subscriber is connected", self._subscriber.is_connected)
         yield _gauge("prices_held", "Symbols with a price in memory", len(self._prices))

@@ -46,6 +46,7 @@ CACHE_DEADLINE_S: Final = 0.150
 LEAST_CACHE_WAIT_S: Final = 0.050
 LEDGER_HELD_FOR_S: Final = 1.0
 """How long a book counts for those who look many times a second; what is recorded here is seen at once all the same."""
+_READ_AGAIN: Final = 3
 OUTDATED_AFTER: Final = timedelta(seconds=1)
 """Figures are sent within milliseconds of being made. What is older then was made before this process slept."""
 MARKET_HELD_FOR: Final = timedelta(seconds=60)
@@ -150,6 +151,7 @@ class PnlReporter:
         self._day_closes = DayCloses()
         self._book_read_at_s: float | None = None
         self._forgotten = 0
+        self._seen_forgotten = 0
         self._held: frozenset[str] = frozenset()
         self.cache_faults = 0
         self.last_cache_error: str | None = None
@@ -159,6 +161,11 @@ class PnlReporter:
 
         Raises BookUnavailableError: an unreadable ledger is no empty one.
         """
+        await self.refresh()
+        return self.value()
+
+    async def refresh(self) -> None:
+        """Read the ledger and the cached prices. Raises BookUnavailableError."""
         # What was held a moment ago is nearly always held now: the two reads need not wait for each other.
         guessed = self._held
         deadline_s = _clock_s() + CACHE_DEADLINE_S
@@ -172,6 +179,19 @@ class PnlReporter:
         if new:
             # A slow ledger must not make a symbol unpriced whose price lies in the cache.
             await self.take_in_prices(new, max(left_s, LEAST_CACHE_WAIT_S))
+        for _ in range(_READ_AGAIN):
+            # Recorded while the ledger answered: what is valued from here on must contain it.
+            if self.is_current:
+                break
+            await self._read_book()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether nothing has been recorded here since the ledger was last asked."""
+        return self._seen_forgotten == self._forgotten
+
+    def value(self) -> RealtimePnl:
+        """Return the P&L as of now, of the book as it was last read."""
         return self._value(self._book)
 
     async def report_from_memory(self) -> RealtimePnl:
@@ -181,7 +201,7 @@ class PnlReporter:
         """
         if self._book_read_at_s is None or _clock_s() - self._book_read_at_s > LEDGER_HELD_FOR_S:
             await self._read_book()
-        return self._value(self._book)
+        return self.value()
 
     def is_outdated(self, pnl: RealtimePnl) -> bool:
         """Say whether `pnl` is too old to be sent: what it calls live may long be something else."""
@@ -242,6 +262,7 @@ class PnlReporter:
         asked_at_s, forgotten = _clock_s(), self._forgotten
         self._book_read_at_s = None
         self._book = await self._ledger.book()
+        self._seen_forgotten = forgotten
         # What was recorded while the ledger answered may not be in the answer: then the next look asks again.
         if self._forgotten == forgotten:
             self._book_read_at_s = asked_at_s

@@ -16,6 +16,7 @@ import msgspec
 import uvicorn
 from pydantic import SecretStr
 
+from apps.execution_gateway.answers import Answers
 from apps.execution_gateway.main import Gateway, create_app
 from apps.execution_gateway.settings import GatewaySettings
 from libs.market_data.market_hours import MarketHours
@@ -43,6 +44,7 @@ class RunningGateway:
     gateway: Gateway
     base_url: str
     deaths: list[str]
+    answers: Answers
 
     async def get(self, path: str) -> Any:
         response = await self.client.get(path)
@@ -128,7 +130,7 @@ async def serving(
                 await asyncio.sleep(0.01)
         gateway: Gateway = app.state.gateway
         async with httpx2.AsyncClient(base_url=base_url, headers=headers, timeout=10) as client:
-            yield RunningGateway(client, gateway, base_url, deaths)
+            yield RunningGateway(client, gateway, base_url, deaths, app.state.answers)
         assert not deaths
     finally:
         app.state.gateway.feed.close()

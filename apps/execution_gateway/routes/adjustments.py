@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from apps.execution_gateway.adjustment_input import KEYS, parse_adjustment
 from apps.execution_gateway.adjustment_ledger import AdjustmentLedger
-from apps.execution_gateway.bodies import adjustment_body, adjustment_page_body, adjustments_body
+from apps.execution_gateway.answers import Answers
+from apps.execution_gateway.bodies import adjustment_body, adjustments_body
 from apps.execution_gateway.fill_input import parse_query, parse_void
 from apps.execution_gateway.routes.fills import refuse_writing
 from apps.execution_gateway.routes.parameters import only_parameters
@@ -34,7 +35,7 @@ _SCHEMA: Final = {
 
 
 def adjustments_routes(
-    ledger: AdjustmentLedger, on_change: OnChange, now: Callable[[], datetime], *, is_mirror: bool
+    ledger: AdjustmentLedger, answers: Answers, on_change: OnChange, now: Callable[[], datetime], *, is_mirror: bool
 ) -> APIRouter:
     """Return the routes. `on_change(symbols)` is called after positions have changed for good; it must not block.
 
@@ -74,8 +75,7 @@ def adjustments_routes(
         symbol: str | None = None, limit: str | None = None, after: str | None = None
     ) -> Response:
         """List adjustments, newest first, voided ones included; `next` of one answer is `after` of the next request."""
-        query = parse_query(symbol, limit, after)
-        page = await ledger.page(query.limit, query.symbol, query.after)
-        return Response(adjustment_page_body(page), media_type=JSON)
+        body = await answers.adjustments.get(parse_query(symbol, limit, after))
+        return Response(body, media_type=JSON)
 
     return router

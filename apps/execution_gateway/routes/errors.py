@@ -17,9 +17,10 @@ from apps.execution_gateway.page_cursor import MalformedCursorError
 from apps.execution_gateway.parity_report import NoAccountError
 from apps.execution_gateway.pnl_feed import TooManyReadersError
 from libs.market_data.alpaca_rest import AlpacaRestError
+from libs.service.overload import RETRY_AFTER_S, OverloadedError
 from libs.service.problems import Problem, standard_problem
 
-RETRY_AFTER: Final = {"Retry-After": "2"}
+RETRY_AFTER: Final = {"Retry-After": str(RETRY_AFTER_S)}
 
 _Error = TypeVar("_Error", bound=Exception)
 
@@ -37,6 +38,7 @@ def install_error_handlers(app: FastAPI) -> None:
     _install(app, NoAccountError, no_account)
     _install(app, AlpacaRestError, account_unreachable)
     _install(app, TooManyReadersError, too_many_readers)
+    _install(app, OverloadedError, overloaded)
 
 
 def invalid_input(error: InvalidInputError) -> Problem:
@@ -96,6 +98,13 @@ def account_unreachable(error: AlpacaRestError) -> Problem:
 def too_many_readers(_error: TooManyReadersError) -> Problem:
     """Return a 503."""
     problem = standard_problem(503, "as many event streams are open as this service will serve; close some first")
+    problem.headers.update(RETRY_AFTER)
+    return problem
+
+
+def overloaded(error: OverloadedError) -> Problem:
+    """Return a 503 that blames nobody but this service."""
+    problem = standard_problem(503, str(error))
     problem.headers.update(RETRY_AFTER)
     return problem
 

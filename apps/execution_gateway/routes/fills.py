@@ -8,10 +8,10 @@ from typing import Final
 import structlog
 from fastapi import APIRouter, Depends, Request, Response
 
+from apps.execution_gateway.answers import Answers
 from apps.execution_gateway.bodies import (
     RefusedFillRow,
     fill_body,
-    fills_body,
     import_body,
     recorded_fill_body,
     refused_fills,
@@ -64,7 +64,9 @@ _VOID_SCHEMA: Final = {
 }
 
 
-def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime], *, is_mirror: bool) -> APIRouter:
+def fills_routes(
+    ledger: Ledger, answers: Answers, on_change: OnChange, now: Callable[[], datetime], *, is_mirror: bool
+) -> APIRouter:
     """Return the routes. `on_change(symbols)` is called after positions have changed for good; it must not block.
 
     It is called for repetitions too: who repeats may have lost the answer of a call that died before it announced.
@@ -123,9 +125,8 @@ def fills_routes(ledger: Ledger, on_change: OnChange, now: Callable[[], datetime
     @router.get("", dependencies=[Depends(only_parameters("symbol", "limit", "after"))])
     async def list_fills(symbol: str | None = None, limit: str | None = None, after: str | None = None) -> Response:
         """List fills, newest first, voided ones included; `next` of one answer is `after` of the next request."""
-        query = parse_query(symbol, limit, after)
-        page = await ledger.list_fills(query.symbol, query.limit, query.after)
-        return Response(fills_body(page), media_type=JSON)
+        body = await answers.fills.get(parse_query(symbol, limit, after))
+        return Response(body, media_type=JSON)
 
     return router
 

@@ -1,25 +1,25 @@
 """How the gateway is, for people and for whoever restarts it."""
 
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from fastapi import APIRouter, Response
 
+from apps.execution_gateway.answers import Answers
 from apps.execution_gateway.bodies import encode
-from apps.execution_gateway.health_report import GatewayState, health_body, reasons
+from apps.execution_gateway.health_report import health_body, reasons
 from libs.service.health import ready_response, unhealthy
 
 JSON: Final = "application/json"
 
 
-def health_routes(look: Callable[[], Awaitable[GatewayState]], version: str) -> APIRouter:
-    """Return the routes. `look` finds out how every part is, within a few seconds; it never raises."""
+def health_routes(answers: Answers, version: str) -> APIRouter:
+    """Return the routes."""
     router = APIRouter(tags=["health"])
 
     @router.get("/health")
     async def health() -> Response:
         """Tell how every part is. Always 200: the answer is the body."""
-        return Response(encode(health_body(await look(), version)), media_type=JSON)
+        return Response(encode(health_body(await answers.state.get(), version)), media_type=JSON)
 
     @router.get("/health/live")
     async def live() -> Response:
@@ -29,6 +29,6 @@ def health_routes(look: Callable[[], Awaitable[GatewayState]], version: str) -> 
     @router.get("/health/ready")
     async def ready() -> Response:
         """Answer 200, or 503 with reasons while this service cannot do its work."""
-        return ready_response(unhealthy(reasons(await look())))
+        return ready_response(unhealthy(reasons(await answers.state.get())))
 
     return router

@@ -14,6 +14,7 @@ from apps.execution_gateway.history_store import HistorySeries, HistoryStore
 from apps.execution_gateway.pnl_history import Gap, HistoryPoint
 from libs.market_data.prices import Mode
 from libs.portfolio.rounding import plain_number
+from libs.service.shared_answers import SharedAnswersByKey
 
 JSON: Final = "application/json"
 _FRESH: Final = {"Cache-Control": "no-store"}
@@ -74,14 +75,20 @@ def history_routes(store: HistoryStore, now: Callable[[], datetime]) -> APIRoute
     """Return the route `GET /api/v1/pnl/history`."""
     router = APIRouter(prefix="/api/v1/pnl", tags=["history"])
 
+    async def read(parameters: tuple[tuple[str, str], ...]) -> Callable[[], bytes]:
+        asked_at = now()
+        query = parse_history_query(parameters, asked_at, store.sampling)
+        body = history_body(query, await store.series(query, asked_at))
+        return lambda: body
+
+    answers = SharedAnswersByKey(read)
+
     # The parameters are parsed by hand: one misspelt must be refused, not ignored.
     @router.get("/history", openapi_extra={"parameters": _PARAMETERS})
     async def pnl_history(request: Request) -> Response:
         """Return the P&L series of one mode: its points, oldest first, and the gaps in which nobody looked."""
-        asked_at = now()
-        query = parse_history_query(request.query_params.multi_items(), asked_at, store.sampling)
-        series = await store.series(query, asked_at)
-        return Response(history_body(query, series), media_type=JSON, headers=_FRESH)
+        body = await answers.get(tuple(request.query_params.multi_items()))
+        return Response(body, media_type=JSON, headers=_FRESH)
 
     return router
 

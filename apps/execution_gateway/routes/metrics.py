@@ -1,24 +1,17 @@
 """The gateway's numbers for Prometheus."""
 
 from fastapi import APIRouter, Response
-from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from apps.execution_gateway.database import BookUnavailableError
-from apps.execution_gateway.meters import GatewayMeters
-from apps.execution_gateway.pnl_report import PnlReporter
-from libs.service.metrics import metrics_response
+from libs.service.shared_answers import SharedAnswers
 
 
-def metrics_routes(registry: CollectorRegistry, meters: GatewayMeters, reporter: PnlReporter) -> APIRouter:
-    """Return the route `GET /metrics`, with the P&L as of the scrape."""
+def metrics_routes(answers: SharedAnswers[bytes]) -> APIRouter:
+    """Return the route `GET /metrics`."""
     router = APIRouter()
 
     @router.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
-        try:
-            meters.pnl = await reporter.report_from_memory()
-        except BookUnavailableError:
-            meters.pnl = None
-        return metrics_response(registry)
+        return Response(await answers.get(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -1,8 +1,5 @@
 """Positions and their P&L over HTTP: as bought, as of now, and as it changes."""
 
-import asyncio
-from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Final
 
 import structlog
@@ -11,13 +8,12 @@ from fastapi.responses import StreamingResponse
 from prometheus_client import Histogram
 from starlette.types import Receive, Scope, Send
 
-from apps.execution_gateway.bodies import CostMethod, pnl_body, positions_body
+from apps.execution_gateway.answers import Answers
+from apps.execution_gateway.bodies import CostMethod
 from apps.execution_gateway.input_fields import FieldFault, InvalidInputError, shown
-from apps.execution_gateway.parity_report import ParityReporter, parity_body
 from apps.execution_gateway.pnl_feed import PnlFeed, PnlReader
-from apps.execution_gateway.pnl_report import BookSource, PnlReporter
+from apps.execution_gateway.pnl_report import PnlReporter
 from apps.execution_gateway.routes.parameters import only_parameters
-from libs.portfolio.positions import Position
 
 JSON: Final = "application/json"
 # Figures of money are never to be kept by anything on the way, and a proxy must not hold events back.
@@ -27,42 +23,28 @@ _UNBUFFERED: Final = {**_FRESH, "X-Accel-Buffering": "no"}
 log = structlog.get_logger(__name__)
 
 
-def positions_routes(
-    source: BookSource,
-    reporter: PnlReporter,
-    feed: PnlFeed,
-    parity: ParityReporter,
-    seconds: Histogram,
-    now: Callable[[], datetime],
-) -> APIRouter:
+def positions_routes(answers: Answers, reporter: PnlReporter, feed: PnlFeed, seconds: Histogram) -> APIRouter:
     """Return the routes. `seconds` observes how long each P&L took."""
     router = APIRouter(prefix="/api/v1/positions", tags=["positions"])
 
     @router.get("", dependencies=[Depends(only_parameters("cost"))])
     async def positions(cost: str = CostMethod.AVERAGE) -> Response:
         """Return the open positions as they were bought; needs no price. `cost`: by average or by Alpaca's method."""
-        method = _cost_method(cost)
-        book = await source.book()
-        held: Sequence[Position] = book.open_positions
-        if method is CostMethod.ALPACA:
-            theirs = await asyncio.to_thread(book.alpaca_positions, now())
-            held = [theirs[position.symbol] for position in held]
-        return Response(positions_body(held, method), media_type=JSON, headers=_FRESH)
+        return Response(await answers.positions.get(_cost_method(cost)), media_type=JSON, headers=_FRESH)
 
     @router.get("/parity")
     async def positions_parity() -> Response:
         """Return our figures beside the account's own, each difference with its causes."""
-        return Response(parity_body(await parity.report()), media_type=JSON, headers=_FRESH)
+        return Response(await answers.parity.get(), media_type=JSON, headers=_FRESH)
 
     @router.get("/pnl/realtime")
     async def realtime_pnl() -> Response:
         """Return the P&L as of now; each row says how good its price is."""
         with seconds.time():
-            pnl = await reporter.report()
-            body = pnl_body(pnl)
-            if reporter.is_outdated(pnl):
-                body = pnl_body(await reporter.report())
-        return Response(body, media_type=JSON, headers=_FRESH)
+            answer = await answers.pnl.get()
+            if reporter.is_outdated(answer.pnl):
+                answer = await answers.pnl.get()
+        return Response(answer.body, media_type=JSON, headers=_FRESH)
 
     @router.get("/pnl/stream", response_class=StreamingResponse)
     async def pnl_stream() -> Response:

@@ -72,3 +72,10 @@ def test_doubted_prices_degrade():
     assert reason.code == "prices_doubted"
     assert reason.detail.endswith("AAPL, MSFT")
     assert health_body(doubting, "1.0")["status"] == "degraded"
+
+
+def test_a_ledger_that_took_too_long_degrades_while_its_database_answers():
+    slow = state(ledger_error="the ledger's database did not answer within 2 s")
+    assert [(reason.code, reason.health) for reason in reasons(slow)] == [("ledger_slow", "degraded")]
+    gone = state(ledger_error="the ledger's database did not answer within 2 s", database_error="gone")
+    assert [reason.code for reason in reasons(gone)] == ["database_unusable"]
