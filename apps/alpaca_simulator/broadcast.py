@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
+
+from msgspec.structs import replace
 
 from apps.alpaca_simulator.faults import Faults
 from apps.alpaca_simulator.listings import UNIVERSE
@@ -19,6 +21,9 @@ TEST_FEED: Final = frozenset({Feed.TEST})
 ALL_FEEDS: Final = frozenset(Feed)
 
 _ROOM_POLL_S: Final = 0.001
+_NS_PER_S: Final = 1_000_000_000
+
+P = TypeVar("P", bound=Point)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ class Broadcaster:
         count = 0
         for point in points:
             for audience in self._audiences_of(point, feeds):
-                seen = point if as_given else as_seen_on(audience.feed, point)
+                seen = point if as_given else self._late(as_seen_on(audience.feed, point))
                 element = encode_point(seen, audience.codec), seen if isinstance(seen, Quote) else None
                 for connection in audience.connections:
                     connection.put_point(element)
@@ -119,9 +124,14 @@ class Broadcaster:
         if self._faults().mute:
             return
         for audience in self._audiences_of(quote, feeds):
-            element = spoil(as_seen_on(audience.feed, quote), audience.codec), None
+            element = spoil(self._late(as_seen_on(audience.feed, quote)), audience.codec), None
             for connection in audience.connections:
                 connection.put_point(element)
+
+    def _late(self, point: P) -> P:
+        """Return a point as if it had been on its way for `late_s`."""
+        late_s = self._faults().late_s
+        return replace(point, time_ns=point.time_ns - round(late_s * _NS_PER_S)) if late_s else point
 
     def _audiences_of(self, point: Point, feeds: frozenset[Feed]) -> Sequence["_Audience"]:
         """Return who gets the point, remembered until a subscription changes."""

@@ -35,6 +35,8 @@ class Faults:
     """Data is kept back, and goes out in one burst when it is turned off; a full outbox is a slow client."""
     frame_delay_s: Seconds = 0.0
     """Seconds before each data frame."""
+    late_s: Seconds = 0.0
+    """Made-up points of the stream are stamped so many seconds before they are sent; REST shows their true times."""
 
     upgrade_status: HttpStatus | None = None
     """HTTP answer instead of the WebSocket upgrade."""

@@ -130,11 +130,12 @@ PnlRow: Final = msgspec.defstruct(
 
 
 class FeedBody(msgspec.Struct, frozen=True):
-    """The state of the link to the venue."""
+    """The state of the link to the venue; `lag_seconds` is null unless the stream is late, so that nothing is live."""
 
     connected: bool
     state: LinkState
     since: str | None
+    lag_seconds: float | None
 
 
 class AccountBody(msgspec.Struct, frozen=True):
@@ -386,7 +387,7 @@ def _pnl(pnl: RealtimePnl, rows: Iterable[PositionPnl], removed: tuple[str, ...]
         closed=_closed_body(totals.closed),
         states=_state_bodies(totals),
         mode=pnl.mode,
-        feed=FeedBody(pnl.feed.connected, pnl.feed.state, iso(pnl.feed.since)),
+        feed=FeedBody(pnl.feed.connected, pnl.feed.state, iso(pnl.feed.since), pnl.feed.lag_s),
         market=pnl.market.phase,
         session=pnl.market.session,
         position_source="ledger" if pnl.account is None else "alpaca",

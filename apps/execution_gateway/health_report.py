@@ -61,6 +61,9 @@ def reasons(state: GatewayState) -> list[Reason]:
         found.append(Reason("price_feed_silent", "no heartbeat from the market data service within 6 seconds"))
     elif state.feed.state is not LinkState.STREAMING:
         found.append(Reason("price_feed_not_streaming", f"the link to the venue is {state.feed.state}"))
+    if state.feed.lag_s is not None:
+        lag_s = state.feed.lag_s
+        found.append(Reason("stream_lagging", f"quotes come {lag_s:.0f} s after they were made: none of them is live"))
     if state.doubted:
         named = ", ".join(state.doubted[:_NAMED])
         found.append(Reason("prices_doubted", f"newer quotes may have been missed, so these are not live: {named}"))
@@ -134,6 +137,7 @@ def health_body(state: GatewayState, version: str) -> dict[str, object]:
             "connected": state.feed.connected,
             "state": state.feed.state,
             "since": iso(state.feed.since),
+            "lag_seconds": state.feed.lag_s,
             "heartbeat_age_seconds": None if age is None else round(age, 3),
         },
         "positions": _positions(state),

@@ -98,6 +98,7 @@ def _account_metrics(mirror: "AccountMirror", parity: ParityReporter | None) -> 
 def _pnl_metrics(pnl: RealtimePnl) -> Iterator[Metric]:
     totals = pnl.report.totals
     yield _gauge("feed_connected", "1 while the feed says it is connected", pnl.feed.connected)
+    yield _gauge("stream_lag_seconds", "Seconds by which the stream is late; 0 while in time", pnl.feed.lag_s or 0.0)
     yield _gauge("unrealized_pnl_usd", "Unrealized P&L of what is priced", totals.total_unrealized)
     yield _gauge("realized_pnl_usd", "Realized P&L of the whole ledger, before fees", totals.total_realized)
     yield _gauge("day_pnl_usd", "P&L of the day of what is priced", totals.total_day_pnl)

@@ -35,7 +35,15 @@ log = structlog.get_logger(__name__)
 
 RECONCILED: Final = "reconciled:"
 """How the ids of adjustments begin that took the broker at its word."""
-_MOVING: Final = frozenset({AdjustmentKind.SPLIT, AdjustmentKind.SYMBOL_CHANGE, AdjustmentKind.TRANSFER})
+_MOVING: Final = frozenset(
+    {
+        AdjustmentKind.SPLIT,
+        AdjustmentKind.SYMBOL_CHANGE,
+        AdjustmentKind.TRANSFER,
+        AdjustmentKind.MOVE,
+        AdjustmentKind.SPIN_OFF,
+    }
+)
 _BOOKED_WITHIN: Final = timedelta(days=2)
 """A corporate action is in the positions at most this long before its activities are told."""
 _SHOWN: Final = 99

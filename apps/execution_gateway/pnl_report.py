@@ -18,6 +18,7 @@ from apps.execution_gateway.account_view import AccountView
 from apps.execution_gateway.database import BookUnavailableError
 from apps.execution_gateway.price_book import PriceBook
 from libs.broker.parity import OurFigures
+from libs.market_data.clock_lead import is_ahead
 from libs.market_data.freshness import (
     FeedWord,
     LiveFeed,
@@ -93,11 +94,15 @@ class MarketView:
 
 @dataclass(frozen=True, slots=True)
 class FeedView:
-    """What is known of the link to the venue. `since`: when that state began; None when it was never heard of."""
+    """What is known of the link to the venue. `since`: when that state began; None when it was never heard of.
+
+    `lag_s`: by how many seconds the stream is late, while that makes nothing live; None while it is in time.
+    """
 
     connected: bool
     state: LinkState
     since: datetime | None
+    lag_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +241,7 @@ class PnlReporter:
         feed = self._prices.feed
         if feed is None or self._prices.is_silent(now):
             return FeedView(connected=False, state=LinkState.UNKNOWN, since=self._prices.heard_at)
-        return FeedView(connected=feed.connected, state=feed.state, since=feed.since)
+        return FeedView(connected=feed.connected, state=feed.state, since=feed.since, lag_s=feed.lag_s)
 
     def doubted(self, now: datetime) -> list[str]:
         """Return the held symbols of which the feed says that newer quotes may have been missed."""
@@ -280,7 +285,7 @@ class PnlReporter:
             return
         self.last_cache_error = None
         for price in cached.values():
-            self._prices.offer(price, is_live=False)
+            self._prices.offer(price, is_live=False, now=self._now())
 
     def figures(self, book: Book) -> dict[str, OurFigures]:
         """Return what a comparison with the account needs of each open position in `book`, at the marks of now."""
@@ -362,14 +367,17 @@ class PnlReporter:
 
 
 def _usable(price: Price | None, closes: SymbolCloses, moment: _Moment) -> Price | None:
-    """Return what of `price` may be used: nothing after a split or a rename, and no last trade of an earlier day."""
+    """Return what of `price` may be used.
+
+    Nothing of it after a split or a rename, and no last trade of an earlier day or stamped far ahead.
+    """
     if price is None or (closes.reshaped_at is not None and price.timestamp < closes.reshaped_at):
         return None
     if price.last is None:
         return price
     traded_at = price.last_timestamp
     since = moment.day_began if closes.reshaped_at is None else max(moment.day_began, closes.reshaped_at)
-    if traded_at is None or traded_at < since:
+    if traded_at is None or traded_at < since or is_ahead(traded_at, moment.now):
         return replace(price, last=None, last_timestamp=None, last_size=None)
     return price
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from libs.market_data.clock_lead import is_ahead
 from libs.market_data.freshness import can_vouch, is_doubted, is_fresh
 from libs.market_data.prices import FeedStatus, Price
 
@@ -73,10 +74,11 @@ class PriceBook:
         """When the last heartbeat came; kept when the feed has fallen silent."""
         return self._heard_at
 
-    def offer(self, price: Price, *, is_live: bool) -> Verdict:
+    def offer(self, price: Price, *, is_live: bool, now: datetime | None = None) -> Verdict:
         """Keep `price` if it is newer than what is held of its symbol.
 
         `is_live` says that it came as a message just published, not out of the cache: only messages can show a gap.
+        By `now` a held price is known to be stamped far ahead: it holds up no other. None: times are believed.
         """
         held = self._prices.get(price.symbol)
         if held is None:
@@ -85,7 +87,7 @@ class PriceBook:
             return Verdict.ACCEPTED
         if _is_same(held, price):
             return Verdict.UNCHANGED
-        if not self._is_newer(price, held):
+        if not self._is_newer(price, held) and not _gives_way(held, price, now):
             return Verdict.OUTDATED
         self._prices[price.symbol] = price
         return Verdict.ACCEPTED_AFTER_GAP if is_live and _has_gap(held, price) else Verdict.ACCEPTED
@@ -165,6 +167,15 @@ class PriceBook:
             price = self._prices.get(symbol)
             if price is not None and price.epoch == old.epoch:
                 self._vouched_until[symbol] = _Vouched(old.epoch, at)
+
+
+def _gives_way(held: Price, price: Price, now: datetime | None) -> bool:
+    """Say whether `held` is stamped far ahead of us and `price` is not: then nothing is known of which is newer."""
+    return now is not None and _is_stamped_ahead(held, now) and not _is_stamped_ahead(price, now)
+
+
+def _is_stamped_ahead(price: Price, now: datetime) -> bool:
+    return is_ahead(max(price.timestamp, price.known_since), now)
 
 
 def _is_same(one: Price, other: Price) -> bool:

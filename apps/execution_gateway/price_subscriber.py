@@ -209,7 +209,7 @@ class PriceSubscriber:
         except UnreadablePriceError as error:
             self._count_unreadable(message["channel"], error)
             return
-        verdict = self._book.offer(price, is_live=True)
+        verdict = self._book.offer(price, is_live=True, now=self._now())
         if verdict is Verdict.OUTDATED:
             self.counters.outdated += 1
         if verdict is Verdict.ACCEPTED_AFTER_GAP:
@@ -222,7 +222,7 @@ class PriceSubscriber:
         """Take in the cached prices of `symbols`. Raises REDIS_FAULTS."""
         self._needs_resync = False
         for price in (await self._cache.read(symbols)).values():
-            self._book.offer(price, is_live=False)
+            self._book.offer(price, is_live=False, now=self._now())
         self.counters.resyncs += 1
 
     async def _read_feed_status(self) -> None:

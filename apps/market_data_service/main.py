@@ -18,10 +18,11 @@ from apps.market_data_service.settings import MarketDataSettings
 from apps.market_data_service.state import MarketDataService
 from libs.market_data.alpaca_rest import AlpacaRest
 from libs.market_data.alpaca_stream import AlpacaMarketDataStream
+from libs.market_data.freshness import DELAYED_FEED
 from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.latest_quotes_rest import FEEDS_OVER_REST
 from libs.market_data.market_hours import MarketClock, MarketHours
-from libs.market_data.prices import MarketPhase
+from libs.market_data.prices import MarketPhase, Mode
 from libs.redis_client.client import RedisClient, RedisUnavailableError
 from libs.redis_client.lease import Lease, new_instance
 from libs.redis_client.price_cache import PriceCache
@@ -59,6 +60,7 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
         wants_trades=settings.mark_rule == "last",
         fetch_latest_trades=(lambda symbols: rest.latest_trades(symbols, feed)) if feed in FEEDS_OVER_REST else None,
         is_market_open=lambda: clock.current(_utc_now()).phase is MarketPhase.OPEN,
+        is_late_by_design=lambda: feed == DELAYED_FEED or service.mode is Mode.REPLAY,
     )
     redis = RedisClient(settings.redis_dsn)
     instance = new_instance()

@@ -55,6 +55,7 @@ class _ServiceCollector(Collector):
         yield _counter("gaps", "Spells in which quotes of some symbols may have been missed", stream.gaps.closed)
         if watch.lag_s is not None:
             yield _gauge("quote_lag_seconds", "Venue's time to ours, of the freshest quotes last seen", watch.lag_s)
+        yield _gauge("stream_late", "1 while even the freshest quotes come late", stream.late_by_s is not None)
         yield _gauge("symbols_wanted", "Symbols wanted by anybody", len(stream.subscribed_symbols))
         yield _gauge("symbols_confirmed", "Symbols that Alpaca has confirmed", len(stream.confirmed))
         yield _gauge("symbols_polled", "Symbols priced by REST, not streamed", len(stream.polled))

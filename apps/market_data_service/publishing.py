@@ -217,6 +217,7 @@ class FeedAnnouncer:
         self._renewal_s = price_ttl_s / 3
         self._renewed_at_s = time.monotonic()
         self._changed = asyncio.Event()
+        self._is_late = False
         self.fault: str | None = None
         self.has_reached_redis = False
 
@@ -233,6 +234,7 @@ class FeedAnnouncer:
         while True:
             self._changed.clear()
             self._release_what_is_not_streamed()
+            self._age_what_came_late()
             self._forget_the_unwanted()
             self._renew()
             await self.announce()
@@ -279,6 +281,13 @@ class FeedAnnouncer:
             if self._latest.pending:
                 self._writer.wake()
 
+    def _age_what_came_late(self) -> None:
+        """Have other readers see it too: what a late stream brought before it was known to be late is old."""
+        was_late, self._is_late = self._is_late, self._status().lag_s is not None
+        if self._is_late and not was_late:
+            self._latest.count_from_venue_time()
+            self._writer.wake()
+
     def _forget_the_unwanted(self) -> None:
         wanted = self._stream.subscribed_symbols
         if "*" not in wanted:
@@ -291,7 +300,7 @@ class FeedAnnouncer:
         if now_s - self._renewed_at_s < self._renewal_s or status.epoch is None:
             return
         self._renewed_at_s = now_s
-        if status.connected and status.state is LinkState.STREAMING:
+        if status.connected and status.state is LinkState.STREAMING and status.lag_s is None:
             confirmed = self._stream.confirmed
             known = self._latest.symbols if "*" in confirmed else confirmed
             self._latest.renew([symbol for symbol in known if not is_doubted(status, symbol)], status.epoch)

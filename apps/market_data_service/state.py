@@ -65,7 +65,14 @@ class MarketDataService:
             halted=self.stream.halted,
             doubted=self.stream.doubted | self.writer.unwritable,
             instance=self.lease.instance,
+            lag_s=self._lag_s,
         )
+
+    @property
+    def _lag_s(self) -> float | None:
+        """Whole seconds by which the stream is late; None while it is in time, or is late by design."""
+        late_by_s = self.stream.late_by_s
+        return None if late_by_s is None else float(round(late_by_s))
 
     @property
     def last_frame_age_s(self) -> float | None:
@@ -163,8 +170,13 @@ class MarketDataService:
             reasons.append(
                 Reason("symbols_dead", f"the stream brings nothing, though REST has newer quotes (polled): {named}")
             )
-        if self.stream.is_lagging:
-            reasons.append(Reason("feed_lagging", f"quotes come {watch.lag_s:.0f} s after they were made"))
+        if self.stream.late_by_s is not None:
+            reasons.append(
+                Reason(
+                    "stream_lagging",
+                    f"quotes come {self.stream.late_by_s:.0f} s after they were made: none of them is live",
+                )
+            )
         return reasons
 
     def _neighbour_reasons(self) -> list[Reason]:

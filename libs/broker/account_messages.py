@@ -40,6 +40,7 @@ from libs.portfolio.fills import EXACT
 
 _decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _WHY_LENGTH: Final = 200
+_SYMBOL_LENGTH: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def read_positions(body: bytes) -> PositionsAnswer:
         if isinstance(one, Unreadable):
             unreadable.append(one)
         elif one.symbol in found:
-            unreadable.append(Unreadable(one.symbol, "listed more than once"))
+            unreadable.append(_unreadable(one.symbol, "listed more than once"))
         else:
             found[one.symbol] = one
     doubtful = {one.symbol for one in unreadable}
@@ -187,10 +188,10 @@ def _read_one_position(raw: bytes) -> AccountPosition | Unreadable:
     if symbol is None:
         return Unreadable(None, "no symbol")
     if qty is None:
-        return Unreadable(symbol, "no quantity")
+        return _unreadable(symbol, "no quantity")
     average, cost = _cost(fields, qty)
     if average is None or cost is None:
-        return Unreadable(symbol, "neither an entry price nor a cost")
+        return _unreadable(symbol, "neither an entry price nor a cost")
     return AccountPosition(
         symbol,
         text(fields.get("asset_class")) or "unknown",
@@ -203,6 +204,10 @@ def _read_one_position(raw: bytes) -> AccountPosition | Unreadable:
         number(fields.get("unrealized_pl")),
         number(fields.get("unrealized_intraday_pl")),
     )
+
+
+def _unreadable(symbol: str, why: str) -> Unreadable:
+    return Unreadable(symbol, f"{symbol[:_SYMBOL_LENGTH]}: {why}")
 
 
 def _signed_qty(fields: Fields) -> Decimal | None:

@@ -258,11 +258,16 @@ def _is_settled(difference: Difference, sighting: _Sighting, circumstances: Circ
 
 
 def _adjustment(difference: Difference, circumstances: Circumstances) -> Adjustment:
-    """Return the transfer that makes ours equal to the account's."""
+    """Return what makes ours equal to the account's.
+
+    Shares that came or went unexplained count as having crossed the account's edge: neither cash nor gain is known.
+    What was bought, or became other shares, counts at its cost.
+    """
     now = circumstances.now
+    is_within = difference.reason in {Reason.MISSED_EXECUTION, Reason.CORPORATE_ACTION}
     return Adjustment(
         adjustment_id=f"reconciled:{difference.symbol}:{now.astimezone(NEW_YORK):%Y%m%dT%H%M%S.%f%z}",
-        kind=AdjustmentKind.TRANSFER,
+        kind=AdjustmentKind.MOVE if is_within and difference.missing_qty else AdjustmentKind.TRANSFER,
         symbol=difference.symbol,
         effective_at=_effective_at(difference, circumstances),
         reason=difference.reason.value,

@@ -64,6 +64,7 @@ class AlpacaMarketDataStream:
         wants_trades: bool = False,
         fetch_latest_trades: FetchLatestTrades | None = None,
         is_market_open: Callable[[], bool] = lambda: True,
+        is_late_by_design: Callable[[], bool] = lambda: False,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._credentials = (api_key, secret_key)
@@ -87,7 +88,13 @@ class AlpacaMarketDataStream:
         self.gaps = GapLog()
         self.poller = QuotePoller(fetch_latest_quotes, lambda: self.polled, self._intake.take_fetched, is_market_open)
         self.watch = SilenceWatch(
-            self._intake, self._halts, self.gaps, fetch_latest_quotes, is_market_open, self.link.announce
+            self._intake,
+            self._halts,
+            self.gaps,
+            fetch_latest_quotes,
+            is_market_open,
+            self.link.announce,
+            is_late_by_design,
         )
         self._parts = StreamParts(
             self._subscriptions,
@@ -256,9 +263,9 @@ class AlpacaMarketDataStream:
         return self._trade_snapshots.last_fault
 
     @property
-    def is_lagging(self) -> bool:
-        """Whether the stream brings quotes long after they were made."""
-        return self._intake.is_lagging
+    def late_by_s(self) -> float | None:
+        """Seconds by which the stream is late, while that makes nothing live; None while it is in time."""
+        return self.watch.lag_s if self.watch.is_late else None
 
     @property
     def doubted(self) -> frozenset[str]:

@@ -9,13 +9,12 @@ from decimal import Decimal
 from enum import Enum, StrEnum, auto
 from typing import Final, NamedTuple
 
+from libs.market_data.clock_lead import is_ahead
 from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Price
 from libs.market_data.symbols import WILDCARD
 
 HEARTBEAT_SILENCE_S: Final = 6.0
 """The heartbeat comes every 2 s: after three missed ones the publisher is taken for dead or frozen."""
-MAX_CLOCK_LEAD_S: Final = 60.0
-"""How far a price's time may run ahead of our clock before its age means nothing."""
 DELAYED_FEED: Final = "delayed_sip"
 
 
@@ -63,6 +62,8 @@ class FeedWord(Enum):
     """The venue has halted trading: it is the last quote before."""
     DOUBTED = auto()
     """A newer one may well have been missed: it is not live, however young."""
+    LATE = auto()
+    """The stream that brought it is late: it is not live, and its age counts from the venue's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +137,10 @@ def choose_mark(
     never did. `close` is that of the last completed session, None when unknown. `is_short` says on which side the
     position would be liquidated.
     """
-    age_s = 0.0 if price is None else (now - price.known_since).total_seconds()
+    age_s = 0.0 if price is None else (now - _counts_from(price, word)).total_seconds()
     if price is not None and word is FeedWord.HALTED and market is MarketPhase.OPEN:
         return _quote_mark(PriceSource.HALTED, price, age_s, rules.rule, is_short=is_short)
-    is_live = price is not None and _is_live(age_s, word=word, stale_after_s=rules.stale_after_s)
+    is_live = price is not None and _is_live(price, age_s, word=word, now=now, stale_after_s=rules.stale_after_s)
     if market is MarketPhase.CLOSED and not rules.extended_hours:
         extended = quote_price(price, rules.rule, is_short=is_short)[0] if price is not None and is_live else None
         closing = UNAVAILABLE if close is None else _closing_mark(close, MarkState.CLOSED)
@@ -149,7 +150,7 @@ def choose_mark(
         return _quote_mark(source, price, age_s, rules.rule, is_short=is_short)
     if close is not None and market is MarketPhase.CLOSED:
         return _closing_mark(close, MarkState.CLOSED)
-    if price is not None and _is_within_ttl(price, last_vouched_at=last_vouched_at, now=now, ttl_s=rules.ttl_s):
+    if price is not None and _is_within_ttl(age_s, last_vouched_at=last_vouched_at, now=now, ttl_s=rules.ttl_s):
         return _quote_mark(PriceSource.STALE, price, age_s, rules.rule, is_short=is_short)
     return UNAVAILABLE if close is None else _closing_mark(close, MarkState.FALLBACK)
 
@@ -169,12 +170,13 @@ def quote_price(price: Price, rule: MarkRule, *, is_short: bool) -> tuple[Decima
 
 
 def can_vouch(feed: FeedStatus) -> bool:
-    """Say whether the link stands behind the quotes of its connection: it streams, and the market is open."""
+    """Say whether the link stands behind the quotes of its connection: it streams in time, and the market is open."""
     return (
         feed.state is LinkState.STREAMING
         and feed.connected
         and feed.epoch is not None
         and feed.market is MarketPhase.OPEN
+        and feed.lag_s is None
     )
 
 
@@ -200,7 +202,7 @@ def is_fresh(heard_at: datetime, now: datetime) -> bool:
     return abs((now - heard_at).total_seconds()) <= HEARTBEAT_SILENCE_S
 
 
-def word_of(feed: LiveFeed | None, price: Price, day_began: datetime) -> FeedWord:
+def word_of(feed: LiveFeed | None, price: Price, day_began: datetime) -> FeedWord:  # noqa: PLR0911 - one per word
     """Return what the feed says of `price`; `day_began` is when this New York day did.
 
     It vouches for a quote that came over its very connection, of a symbol that is confirmed and not doubted. A quote of
@@ -210,6 +212,8 @@ def word_of(feed: LiveFeed | None, price: Price, day_began: datetime) -> FeedWor
         return FeedWord.NOTHING
     status, may_vouch = feed
     symbol = price.symbol
+    if is_late(status, price):
+        return FeedWord.LATE
     if may_vouch and symbol in status.halted:
         return FeedWord.HALTED
     if status.doubted and is_doubted(status, symbol):
@@ -221,21 +225,31 @@ def word_of(feed: LiveFeed | None, price: Price, day_began: datetime) -> FeedWor
     return FeedWord.NOTHING
 
 
+def is_late(feed: FeedStatus, price: Price) -> bool:
+    """Say whether `price` came over a stream that is late. A polled or foreign price, without an epoch, did not."""
+    return feed.lag_s is not None and price.epoch is not None
+
+
 def is_doubted(feed: FeedStatus, symbol: str) -> bool:
     """Say whether a newer quote of `symbol` may well have been missed."""
     return symbol in feed.doubted or WILDCARD in feed.doubted
 
 
-def _is_live(age_s: float, *, word: FeedWord, stale_after_s: float) -> bool:
+def _counts_from(price: Price, word: FeedWord) -> datetime:
+    """Return from when the age of `price` counts: what came late is as old as the venue says."""
+    return price.timestamp if word is FeedWord.LATE else price.known_since
+
+
+def _is_live(price: Price, age_s: float, *, word: FeedWord, now: datetime, stale_after_s: float) -> bool:
     # A price stamped far in the future would look new-born until then: it is shown, but never as live.
-    if age_s < -MAX_CLOCK_LEAD_S or word is FeedWord.DOUBTED:
+    if is_ahead(max(price.timestamp, price.known_since), now) or word in {FeedWord.DOUBTED, FeedWord.LATE}:
         return False
     return word is FeedWord.VOUCHED or age_s < stale_after_s
 
 
-def _is_within_ttl(price: Price, *, last_vouched_at: datetime | None, now: datetime, ttl_s: float) -> bool:
-    known = price.known_since if last_vouched_at is None else max(price.known_since, last_vouched_at)
-    return now - known <= timedelta(seconds=ttl_s)
+def _is_within_ttl(age_s: float, *, last_vouched_at: datetime | None, now: datetime, ttl_s: float) -> bool:
+    is_young = age_s <= ttl_s
+    return is_young or (last_vouched_at is not None and now - last_vouched_at <= timedelta(seconds=ttl_s))
 
 
 _STATES: Final = {

@@ -13,7 +13,7 @@ from typing import Final
 
 from libs.market_data.latest_trades import LatestTrades
 from libs.market_data.prices import Price, PriceWrite
-from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable, exact, mid_price
+from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable, as_standing_quote, exact, mid_price
 from libs.market_data.trades import Ineligible, Trade, TradeCancel, TradeCorrection, TradeEvent, TradesInterrupted
 
 # Venues' clocks differ, so arrival order decides, unless a quote is behind by more than clocks can explain.
@@ -127,11 +127,17 @@ class LatestQuotes:
     def _put_snapshot(held: _Held, quote: Quote, time: datetime) -> Unmarkable | None:
         """Let a quote fetched by REST replace only an older one; the very same is confirmed for this connection."""
         mine, theirs = held.quote.timestamp, quote.timestamp
-        if mine is None or theirs is None or theirs < mine:
+        if mine is None or theirs is None:
             return Unmarkable.OLDER_THAN_STREAM
-        if theirs > mine:
-            held.quote = quote
-            held.newest_time = max(held.newest_time, time)
+        if theirs == mine:
+            return None
+        # What a venue's clock claims of the future must hold up no later quote.
+        if mine - held.quote.received_at > LATE_TOLERANCE:
+            mine = held.quote.received_at
+        if theirs < mine:
+            return Unmarkable.OLDER_THAN_STREAM
+        held.quote = quote
+        held.newest_time = max(held.newest_time, time)
         return None
 
     @property
@@ -213,6 +219,14 @@ class LatestQuotes:
                 for symbol, counted in self._sequences.items()
                 if counted[0] == epoch or symbol in self._held
             }
+
+    def count_from_venue_time(self) -> None:
+        """Count every held quote's age from the venue's time: the stream turns out to be late."""
+        for symbol, held in self._held.items():
+            standing = as_standing_quote(held.quote)
+            if standing is not held.quote:
+                held.quote = standing
+                self._dirty.setdefault(symbol, None)
 
     def note_written(self, symbols: Iterable[str]) -> None:
         """Note that what was taken of these symbols has reached the readers."""

@@ -93,7 +93,8 @@ class FeedStatus:
     `symbols` are those that Alpaca has confirmed. `instance` is the process that speaks. `epoch` is None before the
     first authenticated connection. `halted`: those of them whose trading the venue has halted. `doubted`: those that
     have been silent for longer than is usual for them without a proof that nothing happened; the link does not vouch
-    for their prices.
+    for their prices. `lag_s`: by how many seconds even the freshest streamed quotes come late, while that makes nothing
+    live; None while the stream is in time.
     """
 
     state: LinkState
@@ -107,3 +108,4 @@ class FeedStatus:
     halted: frozenset[str] = frozenset()
     doubted: frozenset[str] = frozenset()
     instance: str | None = None
+    lag_s: float | None = None

@@ -12,9 +12,10 @@ from typing import Final
 
 import structlog
 
+from libs.market_data.clock_lead import is_ahead
+from libs.market_data.delivery_lag import DeliveryLag
 from libs.market_data.quote_records import QuoteRecords, SymbolRecord
-from libs.market_data.quotes import Quote, Unmarkable, why_unmarkable
-from libs.market_data.snapshots import as_standing_quote
+from libs.market_data.quotes import Quote, Unmarkable, as_standing_quote, why_unmarkable
 from libs.market_data.trades import Ineligible, Trade, TradeCancel, TradeCorrection, TradeEvent, TradesInterrupted
 
 log = structlog.get_logger(__name__)
@@ -35,15 +36,16 @@ class QuoteIntake:
     """Where quotes come in. `counts` counts what was odd, and `quotes` those that the stream brought.
 
     `trades` counts the trade messages by kind, and those that could not be the last price by reason.
-    `is_lagging` says that the stream brings quotes long after they were made: they then count as known since the venue
-    made them, not since they came.
+    `delivery` measures how late the stream is. While `is_late`, its quotes count as known since the venue made them,
+    not since they came.
     """
 
     def __init__(self, is_wanted: Callable[[str], bool], max_spread_pct: float) -> None:
         self.records = QuoteRecords(is_wanted)
         self.counts: Counter[str] = Counter()
         self.trades: Counter[str] = Counter()
-        self.is_lagging = False
+        self.delivery = DeliveryLag()
+        self.is_late = False
         self._max_spread_pct = max_spread_pct
         self._is_wanted = is_wanted
         self._handlers: list[QuoteHandler] = []
@@ -66,8 +68,8 @@ class QuoteIntake:
             return False
         record.streamed += 1
         record.streamed_at = quote.received_at
-        record.streamed_time = quote.timestamp
-        return self._offer(record, as_standing_quote(quote) if self.is_lagging else quote)
+        self._note_time(record, quote)
+        return self._offer(record, as_standing_quote(quote) if self.is_late else quote)
 
     def take_fetched(self, quote: Quote) -> None:
         """Take a quote fetched by REST: known since the venue made it."""
@@ -108,6 +110,14 @@ class QuoteIntake:
         self.counts["unreadable_messages"] += 1
         if symbol is not None and (record := self.records.begin(symbol)):
             self.records.reject(record, Unmarkable.MALFORMED)
+
+    def _note_time(self, record: SymbolRecord, quote: Quote) -> None:
+        """Note when the venue made a streamed quote. The same time again, as of a replayed quote, is no news."""
+        made_at = quote.timestamp
+        if made_at is None or made_at == record.streamed_time or is_ahead(made_at, quote.received_at):
+            return
+        record.streamed_time = made_at
+        self.delivery.note(made_at, quote.received_at)
 
     def _record(self, symbol: str) -> SymbolRecord | None:
         record = self.records.begin(symbol)

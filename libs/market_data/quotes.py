@@ -3,13 +3,15 @@
 Knows nothing of order, symbols wanted or Redis; `latest_quotes.py` decides which of two quotes is the newer.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Final, Self
+
+from libs.market_data.clock_lead import is_ahead
 
 if TYPE_CHECKING:
     from alpaca.data.models import Quote as SdkQuote
@@ -26,6 +28,8 @@ class Unmarkable(StrEnum):
     """Why a quote may not mark a position. The text is what `/subscriptions` and the metrics show."""
 
     UNTIMED = "untimed"
+    AHEAD = "ahead"
+    """Stamped more than 60 s ahead of our clock: its age means nothing."""
     NOT_FINITE = "not_finite"
     ONE_SIDED = "one_sided"
     NEGATIVE = "negative"
@@ -106,7 +110,7 @@ _LEAST_PRICE: Final = 1e-6
 _GREATEST_PRICE: Final = 1e9
 
 
-def why_unmarkable(quote: Quote, max_spread_pct: float) -> Unmarkable | None:  # noqa: PLR0911 - a table of refusals
+def why_unmarkable(quote: Quote, max_spread_pct: float) -> Unmarkable | None:  # noqa: C901, PLR0911 - a table of refusals
     """Return why `quote` may not mark a position, or None when it may.
 
     `max_spread_pct` is the widest spread in percent of mid that may still mark. A locked quote (bid equals ask) may.
@@ -114,6 +118,8 @@ def why_unmarkable(quote: Quote, max_spread_pct: float) -> Unmarkable | None:  #
     bid, ask = quote.bid, quote.ask
     if quote.timestamp is None:
         return Unmarkable.UNTIMED
+    if is_ahead(quote.timestamp, quote.received_at):
+        return Unmarkable.AHEAD
     if not bid or not ask:
         return Unmarkable.ONE_SIDED
     if not (isfinite(bid) and isfinite(ask)):
@@ -133,6 +139,13 @@ def why_unmarkable(quote: Quote, max_spread_pct: float) -> Unmarkable | None:  #
     if (ask - bid) * 200 > max_spread_pct * (ask + bid):
         return Unmarkable.TOO_WIDE
     return None
+
+
+def as_standing_quote(quote: Quote) -> Quote:
+    """Return a quote as known since the venue made it: neither asking for it by REST nor a slow way makes it young."""
+    if quote.timestamp is None or quote.timestamp >= quote.received_at:
+        return quote
+    return replace(quote, received_at=quote.timestamp)
 
 
 @lru_cache(maxsize=16_384)  # the same prices come again and again

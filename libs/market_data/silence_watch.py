@@ -20,7 +20,6 @@ from libs.market_data.reconnect import Ending
 from libs.market_data.session import Session
 from libs.market_data.silence import Heard, Silence, SilenceJudge
 from libs.market_data.snapshots import FetchLatestQuotes
-from libs.market_data.stream_lag import LagMeter
 from libs.market_data.symbols import WILDCARD
 from libs.market_data.wakefulness import BEAT_EVERY_S, Wakefulness
 
@@ -33,6 +32,7 @@ class SilenceWatch:
     """Serves one stream over all its connections. `fetch` None: there is no REST side, so nothing can be proven.
 
     `probes` and `probe_faults` count questions to REST; `on_change` is called when what may be vouched for has changed.
+    `is_late_by_design` says that the stream's times are not of now: a delayed feed, or a recording.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class SilenceWatch:
         fetch: FetchLatestQuotes | None,
         is_market_open: Callable[[], bool],
         on_change: Callable[[], None],
+        is_late_by_design: Callable[[], bool] = lambda: False,
     ) -> None:
         self._intake = intake
         self._halts = halts
@@ -50,7 +51,7 @@ class SilenceWatch:
         self._fetch = fetch
         self._is_market_open = is_market_open
         self._on_change = on_change
-        self._lag = LagMeter()
+        self._is_late_by_design = is_late_by_design
         self._judge = SilenceJudge()
         self._to_ask: tuple[str, ...] = ()
         self._has_question = asyncio.Event()
@@ -80,13 +81,18 @@ class SilenceWatch:
     @property
     def lag_s(self) -> float | None:
         """Seconds between the venue's time and ours of the freshest quotes last seen; None before any."""
-        return None if self._lag.lag is None else self._lag.lag.total_seconds()
+        least = self._intake.delivery.least
+        return None if least is None else least.total_seconds()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether even the freshest quotes of the stream come long after they were made."""
+        return self._intake.is_late
 
     def begin(self) -> None:
         """Start over for a new connection."""
         self._judge.begin(time.monotonic())
-        self._lag = LagMeter()
-        self._intake.is_lagging = False
+        self._intake.delivery.begin()
         self._to_ask = ()
         self.awake.beat(_utc_now())
 
@@ -130,11 +136,11 @@ class SilenceWatch:
         if asking:
             self._to_ask = asking
             self._has_question.set()
-        self._intake.is_lagging = self._lag.look(self._intake.records.items())
-        told = (self.silence, self.dead, self._intake.is_lagging)
+        self._intake.is_late = self._intake.delivery.look() and not self._is_late_by_design()
+        told = (self.silence, self.dead, self.is_late)
         if told != self._told:
             self._told = told
-            log.warning("silence_judged", silence=self.silence.value, dead=sorted(self.dead)[:20], lagging=told[2])
+            log.warning("silence_judged", silence=self.silence.value, dead=sorted(self.dead)[:20], late=told[2])
             self._on_change()
         if self.silence is Silence.MUTE:
             self.mute_connections += 1

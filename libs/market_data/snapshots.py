@@ -5,7 +5,6 @@ The stream replays nothing, and a quiet symbol may not quote for minutes: withou
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -69,10 +68,3 @@ class SnapshotFetcher:
         for quote in quotes:
             self._take(quote)
         return True
-
-
-def as_standing_quote(quote: Quote) -> Quote:
-    """Return a REST quote as known since the venue made it, not since we asked: asking does not make it young."""
-    if quote.timestamp is None or quote.timestamp >= quote.received_at:
-        return quote
-    return replace(quote, received_at=quote.timestamp)

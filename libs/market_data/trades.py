@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from libs.market_data.clock_lead import is_ahead
 from libs.market_data.quotes import QuoteOrigin
 
 
@@ -15,6 +16,7 @@ class Ineligible(StrEnum):
     """Why a trade may not be the last price. The text is what `/health` and the metrics show."""
 
     UNTIMED = "untimed"
+    AHEAD = "ahead"
     PRICE = "price"
     CONDITION = "condition"
     OUT_OF_ORDER = "out_of_order"
@@ -117,6 +119,8 @@ def why_ineligible(trade: Trade) -> Ineligible | None:
     price = trade.price
     if trade.timestamp is None:
         return Ineligible.UNTIMED
+    if is_ahead(trade.timestamp, trade.received_at):
+        return Ineligible.AHEAD
     # Also false for NaN, and for both infinities.
     if price is None or not _LEAST_PRICE <= price <= _GREATEST_PRICE:
         return Ineligible.PRICE

@@ -21,6 +21,8 @@ class AdjustmentKind(StrEnum):
     FEE = "fee"
     CASH_IN_LIEU = "cash_in_lieu"
     TRANSFER = "transfer"
+    MOVE = "move"
+    SPIN_OFF = "spin_off"
 
 
 class InvalidAdjustmentError(ValueError):
@@ -42,10 +44,13 @@ class Adjustment:
     split: `ratio_new` shares for every `ratio_old`; `amount` is the USD per new share paid for what is left beyond
     nine decimals, None: it is paid at cost. symbol_change: everything moves to `new_symbol`. dividend: `amount` USD
     received, negative when paid on a short. fee: `amount` USD paid, negative when refunded. cash_in_lieu: `amount` USD
-    received for a fraction that a split had taken. transfer: `qty` signed shares and `amount` signed USD of cost moved
-    in (out: both the other way); nothing is realized. Cost alone, without shares, corrects what they are held at: what
-    the cost gains has then been realized, so that no P&L comes or goes. A split and a symbol change come before the
-    fills of their instant.
+    received for a fraction that a split had taken. transfer: `qty` signed shares and `amount` signed USD of cost cross
+    the account's edge (out: both the other way); nothing is realized, and the day counts the shares as if they had
+    crossed the night before. A transfer of cost alone corrects what the shares are held at: what the cost gains has
+    then been realized, so that no P&L comes or goes. move: the same numbers of an event within the account, which the
+    day counts at their cost; cost alone then comes from another symbol and realizes nothing. spin_off: `ratio_new`
+    parts in `ratio_old` of the cost of `symbol` go to `new_symbol`, with `qty` signed shares of it. A split and a
+    symbol change come before the fills of their instant.
 
     Raises InvalidAdjustmentError when a field is missing, superfluous, not finite or out of range.
     """
@@ -77,19 +82,35 @@ class Adjustment:
             case AdjustmentKind.SPLIT:
                 self._check_split()
             case AdjustmentKind.SYMBOL_CHANGE:
-                if self.new_symbol == self.symbol:
-                    raise InvalidAdjustmentError("new_symbol", "another symbol")
-            case AdjustmentKind.TRANSFER:
+                self._check_new_symbol()
+            case AdjustmentKind.SPIN_OFF:
+                self._check_spin_off()
+            case AdjustmentKind.TRANSFER | AdjustmentKind.MOVE:
                 if not self.qty and not self.amount:
                     raise InvalidAdjustmentError("qty", "other than zero when amount is zero")
             case AdjustmentKind.DIVIDEND | AdjustmentKind.FEE | AdjustmentKind.CASH_IN_LIEU:
                 if not self.amount:
                     raise InvalidAdjustmentError("amount", "other than zero")
 
-    def _check_split(self) -> None:
+    def _check_new_symbol(self) -> None:
+        if self.new_symbol == self.symbol:
+            raise InvalidAdjustmentError("new_symbol", "another symbol")
+
+    def _check_ratio(self) -> None:
         for name in ("ratio_new", "ratio_old"):
             if getattr(self, name) <= ZERO:
                 raise InvalidAdjustmentError(name, "a positive number")
+
+    def _check_spin_off(self) -> None:
+        self._check_new_symbol()
+        self._check_ratio()
+        if not self.qty:
+            raise InvalidAdjustmentError("qty", "other than zero")
+        if self.ratio_new is not None and self.ratio_old is not None and self.ratio_new > self.ratio_old:
+            raise InvalidAdjustmentError("ratio_new", "at most ratio_old: the part of the cost that leaves")
+
+    def _check_split(self) -> None:
+        self._check_ratio()
         if self.amount is not None and self.amount < ZERO:
             raise InvalidAdjustmentError("amount", "zero or a positive number")
 
@@ -113,6 +134,8 @@ REQUIRED = {
     AdjustmentKind.FEE: frozenset({"amount"}),
     AdjustmentKind.CASH_IN_LIEU: frozenset({"amount"}),
     AdjustmentKind.TRANSFER: frozenset({"qty", "amount"}),
+    AdjustmentKind.MOVE: frozenset({"qty", "amount"}),
+    AdjustmentKind.SPIN_OFF: frozenset({"ratio_new", "ratio_old", "new_symbol", "qty"}),
 }
 """Which of them each kind must have; a split may also have an amount."""
 _ALSO_ALLOWED = {AdjustmentKind.SPLIT: frozenset({"amount"})}

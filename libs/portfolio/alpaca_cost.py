@@ -14,7 +14,7 @@ from typing import Final
 
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.days import NEW_YORK
-from libs.portfolio.entries import Entry, after_split, apply_entry
+from libs.portfolio.entries import Entry, after_split, apply_entry, spun_off_cost
 from libs.portfolio.fills import EXACT, ZERO, Fill
 from libs.portfolio.positions import cost_of, flat
 
@@ -52,6 +52,8 @@ def alpaca_holdings(entries: Iterable[Entry], now: datetime) -> dict[str, Alpaca
         holding = holdings[entry.symbol]
         if isinstance(entry, Fill):
             holding.trade(entry)
+        elif entry.new_symbol is not None and entry.kind is AdjustmentKind.SPIN_OFF:
+            holdings[entry.new_symbol].come_in(entry.qty or ZERO, holding.spin_off(entry))
         elif entry.new_symbol is not None:
             holding.sync()
             holdings[entry.new_symbol].take_over(holding)
@@ -121,12 +123,24 @@ class _Holding:
         self.lots = [*other.lots, *self.lots]
         other.lots = []
 
+    def spin_off(self, entry: Adjustment) -> Decimal:
+        """Take out of every lot the part of its cost that goes with a spin-off; return their sum."""
+        self.sync()
+        before = _total(self.lots)[1]
+        self.lots = [_Lot(lot.qty, EXACT.subtract(lot.cost, spun_off_cost(lot.cost, entry))) for lot in self.lots]
+        return EXACT.subtract(before, _total(self.lots)[1])
+
+    def come_in(self, qty: Decimal, cost: Decimal) -> None:
+        """Take in shares of a spin-off at their part of the cost."""
+        self.sync()
+        self.lots = _transferred(self.lots, qty, cost)
+
     def adjust(self, adjustment: Adjustment) -> None:
         """Split the lots, or move shares and cost in or out; other adjustments change no cost."""
         if adjustment.kind is AdjustmentKind.SPLIT:
             self.sync()
             self._split(adjustment)
-        elif adjustment.kind is AdjustmentKind.TRANSFER:
+        elif adjustment.kind in {AdjustmentKind.TRANSFER, AdjustmentKind.MOVE}:
             # In the middle of a day it moves the day's average; it becomes a lot with the next sync.
             self.sync_before(sync_day(adjustment.effective_at))
             self.since.append(adjustment)

@@ -14,7 +14,7 @@ from typing import Final, Generic, NamedTuple, Self, TypeVar
 
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.alpaca_cost import AlpacaHolding, alpaca_holdings, sync_day
-from libs.portfolio.days import DayActivity, day_between, day_start
+from libs.portfolio.days import Crossed, DayActivity, Held, day_between, day_start
 from libs.portfolio.entries import Arrival, Entry, Place, after_split
 from libs.portfolio.fills import EXACT, ZERO
 from libs.portfolio.positions import Position, flat
@@ -167,6 +167,8 @@ class Book:
                 is_outside = (until is not None and entry.at >= until) or (place is not None and step.place >= place)
                 if is_outside or not isinstance(entry, Adjustment):
                     continue
+                if entry.kind is AdjustmentKind.SPIN_OFF:
+                    continue
                 if entry.ratio_new is not None and entry.ratio_old is not None:
                     new, old = EXACT.multiply(new, entry.ratio_new), EXACT.multiply(old, entry.ratio_old)
                 elif entry.new_symbol == symbol and not (number and steps[number - 1].after.is_open):
@@ -184,10 +186,15 @@ class Book:
     def _day_of(self, symbol: str, start: datetime) -> DayActivity:
         if symbol not in self.reshaped:
             before = self.position_before(symbol, start)
-            return day_between((before,), self.positions[symbol], before.qty)
-        held = self._overnight(symbol, start)
-        starts = [self.position_before(origin, start) for origin in held.origins]
-        return day_between(starts, self.positions[symbol], held.qty)
+            crossed = _crossings(self.steps.get(symbol, ()), start)
+            qty = _sum(one.qty or ZERO for one in crossed)
+            held = () if not qty else (Held(symbol, qty),)
+            return day_between(
+                (before,), self.positions[symbol], EXACT.add(before.qty, qty), Crossed(held, _cost_of(crossed))
+            )
+        night = self._overnight(symbol, start)
+        starts = [self.position_before(origin, start) for origin in night.origins]
+        return day_between(starts, self.positions[symbol], night.qty, Crossed(night.crossed, night.crossed_cost))
 
     def position_before(self, symbol: str, moment: datetime) -> Position:
         """Return the position in `symbol` as it was just before `moment`."""
@@ -198,26 +205,78 @@ class Book:
     def _overnight(self, symbol: str, start: datetime) -> "_Overnight":
         """Return what was held at `start` of the symbols that have become `symbol` since, in today's shares."""
         family = self.family(symbol)
-        held = {one: _Overnight((one,), self.position_before(one, start).qty) for one in family}
+        held = {one: _Overnight((one,), self.position_before(one, start).qty, Units(one)) for one in family}
         for arrival in entries_of(self.steps, family, Place(start, is_fill=False, seq=0)):
             entry = arrival.entry
             if not isinstance(entry, Adjustment):
                 continue
-            if entry.new_symbol is not None:
-                old, new = held[entry.symbol], held[entry.new_symbol]
-                held[entry.new_symbol] = _Overnight((*new.origins, *old.origins), EXACT.add(new.qty, old.qty))
-                held[entry.symbol] = _Overnight((), ZERO)
+            one = held[entry.symbol]
+            if entry.kind is AdjustmentKind.SYMBOL_CHANGE and entry.new_symbol is not None:
+                new_steps = self.steps.get(entry.new_symbol, ())
+                index = bisect_left(new_steps, arrival.place, key=_place)
+                is_held = bool(index) and new_steps[index - 1].after.is_open
+                held[entry.new_symbol] = held[entry.new_symbol].joined_by(one, is_held=is_held)
+                held[entry.symbol] = _Overnight((), ZERO, Units(entry.symbol))
             elif entry.kind is AdjustmentKind.SPLIT:
-                origins, qty = held[entry.symbol]
-                held[entry.symbol] = _Overnight(origins, after_split(qty, entry))
+                held[entry.symbol] = one.split(entry)
+            elif _is_crossing(entry):
+                held[entry.symbol] = one.crossed_by(entry)
         return held[symbol]
 
 
 class _Overnight(NamedTuple):
-    """Shares held as a day began, and under which names."""
+    """Shares held as a day began, and under which names; and those that have crossed the account's edge since.
+
+    `units` is what one share was that night; `crossed` the shares in the units of that night, `crossed_cost` in USD.
+    """
 
     origins: tuple[str, ...]
     qty: Decimal
+    units: Units
+    crossed: tuple[Held, ...] = ()
+    crossed_cost: Decimal = ZERO
+
+    def joined_by(self, old: "_Overnight", *, is_held: bool) -> "_Overnight":
+        """Return this after everything of `old` came under its name; what `is_held` then keeps closes of its own."""
+        return _Overnight(
+            (*self.origins, *old.origins),
+            EXACT.add(self.qty, old.qty),
+            self.units if is_held else old.units,
+            (*self.crossed, *old.crossed),
+            EXACT.add(self.crossed_cost, old.crossed_cost),
+        )
+
+    def split(self, entry: Adjustment) -> "_Overnight":
+        """Return this in the shares after a split."""
+        new, old = entry.ratio_new or Decimal(1), entry.ratio_old or Decimal(1)
+        name, was_new, was_old = self.units
+        units = Units(name, EXACT.multiply(was_new, new), EXACT.multiply(was_old, old))
+        return self._replace(qty=after_split(self.qty, entry), units=units)
+
+    def crossed_by(self, entry: Adjustment) -> "_Overnight":
+        """Return this as if the shares of a transfer had crossed the night before."""
+        qty, (name, new, old) = entry.qty or ZERO, self.units
+        then = EXACT.divide(EXACT.multiply(qty, old), new)
+        return self._replace(
+            qty=EXACT.add(self.qty, qty),
+            crossed=(*self.crossed, Held(name, then)),
+            crossed_cost=EXACT.add(self.crossed_cost, entry.amount or ZERO),
+        )
+
+
+def _is_crossing(entry: Entry) -> bool:
+    """Say whether an entry brings shares from outside of the account, or takes them there."""
+    return isinstance(entry, Adjustment) and entry.kind is AdjustmentKind.TRANSFER and bool(entry.qty)
+
+
+def _crossings(steps: tuple[Step, ...], start: datetime) -> list[Adjustment]:
+    """Return the transfers of shares since `start`."""
+    since = steps[bisect_left(steps, start, key=_at) :]
+    return [step.entry for step in since if isinstance(step.entry, Adjustment) and _is_crossing(step.entry)]
+
+
+def _cost_of(crossed: Iterable[Adjustment]) -> Decimal:
+    return _sum(one.amount or ZERO for one in crossed)
 
 
 class Closed(NamedTuple):

@@ -21,12 +21,27 @@ class Held(NamedTuple):
     qty: Decimal
 
 
+class Crossed(NamedTuple):
+    """Shares that came from outside of the account since a day began, or left it (negative), and their cost in USD.
+
+    In the units of the night before: the day counts them as if they had crossed then, at the market of that close.
+    """
+
+    shares: tuple[Held, ...] = ()
+    cost: Decimal = ZERO
+
+
+NONE_CROSSED: Final = Crossed()
+
+
 @dataclass(frozen=True, slots=True)
 class DayActivity:
     """What a day did to a symbol, in exact USD. `overnight` is what was held before it: usually one holding or none.
 
+    Shares that crossed the account's edge on this day (transfers) count as if they had done so the night before.
+
     `overnight_qty` is the same in today's shares, after this day's splits. `net_cost` is what the day's trades (and
-    transfers) moved: positive when more was bought than sold. `realized` (before fees), `fees` and `income` are the
+    moves) cost: positive when more was bought than sold. `realized` (before fees), `fees` and `income` are the
     day's own.
     """
 
@@ -48,22 +63,34 @@ class DayActivity:
         return not (self.overnight or self.net_cost or self.fees or self.income or self.realized)
 
 
-def day_between(starts: Sequence[Position], position: Position, overnight_qty: Decimal) -> DayActivity:
+def day_between(
+    starts: Sequence[Position], position: Position, overnight_qty: Decimal, crossed: Crossed = NONE_CROSSED
+) -> DayActivity:
     """Return the day that led from `starts` to `position`; several when another symbol was renamed to this one.
 
     `overnight_qty` is theirs in today's shares. What was paid for shares is what became cost or was realized, so
-    net cost = change of cost basis - realized.
+    net cost = change of cost basis - realized, less the cost of what `crossed` the account's edge.
     """
     cost = EXACT.subtract(position.cost_basis, _sum([start.cost_basis for start in starts]))
     realized = EXACT.subtract(position.realized_pnl, _sum([start.realized_pnl for start in starts]))
     return DayActivity(
-        tuple(Held(start.symbol, start.qty) for start in starts if start.qty),
+        _held([*(Held(start.symbol, start.qty) for start in starts), *crossed.shares]),
         overnight_qty,
-        EXACT.subtract(cost, realized),
+        EXACT.subtract(EXACT.subtract(cost, realized), crossed.cost),
         EXACT.subtract(position.fees, _sum([start.fees for start in starts])),
         EXACT.subtract(position.income, _sum([start.income for start in starts])),
         realized,
     )
+
+
+def _held(holdings: Sequence[Held]) -> tuple[Held, ...]:
+    """Return the holdings, one of each name, without those that come to nothing."""
+    if len(holdings) == 1:
+        return tuple(holdings) if holdings[0].qty else ()
+    shares: dict[str, Decimal] = {}
+    for symbol, qty in holdings:
+        shares[symbol] = EXACT.add(shares.get(symbol, ZERO), qty)
+    return tuple(Held(symbol, qty) for symbol, qty in shares.items() if qty)
 
 
 def overnight_value(day: DayActivity, close_of: Callable[[str], Decimal | None]) -> Decimal | None:

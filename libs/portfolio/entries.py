@@ -59,8 +59,13 @@ def apply_entry(positions: Positions, entry: Entry) -> None:
     elif entry.new_symbol is not None:
         old = positions.get(entry.symbol) or flat(entry.symbol)
         new = positions.get(entry.new_symbol) or flat(entry.new_symbol)
-        positions[entry.symbol] = flat(entry.symbol)
-        positions[entry.new_symbol] = _merged(old, new)
+        if entry.kind is AdjustmentKind.SPIN_OFF:
+            moved = spun_off_cost(old.cost_basis, entry)
+            positions[entry.symbol] = _changed(old, cost_basis=EXACT.subtract(old.cost_basis, moved))
+            positions[entry.new_symbol] = _transferred(new, entry.qty or ZERO, moved, entry)
+        else:
+            positions[entry.symbol] = flat(entry.symbol)
+            positions[entry.new_symbol] = _merged(old, new)
     else:
         positions[entry.symbol] = _adjusted(positions.get(entry.symbol) or flat(entry.symbol), entry)
 
@@ -78,6 +83,17 @@ def after_split(qty: Decimal, split: Adjustment) -> Decimal:
     return exact.quantize(SHARE_STEP, ROUND_DOWN, EXACT)
 
 
+def spun_off_cost(cost: Decimal, spin_off: Adjustment) -> Decimal:
+    """Return the signed part of `cost` that a spin-off takes along."""
+    assert spin_off.ratio_new is not None  # noqa: S101 - an Adjustment checks itself
+    assert spin_off.ratio_old is not None  # noqa: S101
+    if spin_off.ratio_new == spin_off.ratio_old:
+        return cost
+    exact = EXACT.divide(EXACT.multiply(cost, spin_off.ratio_new), spin_off.ratio_old)
+    moved = exact.quantize(COST_STEP, context=EXACT)
+    return cost if moved.copy_abs() > cost.copy_abs() else moved
+
+
 def _adjusted(position: Position, adjustment: Adjustment) -> Position:
     amount = adjustment.amount or ZERO
     match adjustment.kind:
@@ -87,8 +103,8 @@ def _adjusted(position: Position, adjustment: Adjustment) -> Position:
             return _changed(position, fees=EXACT.add(position.fees, amount))
         case AdjustmentKind.CASH_IN_LIEU:
             return _changed(position, realized_pnl=EXACT.add(position.realized_pnl, amount))
-        case AdjustmentKind.TRANSFER:
-            return _transferred(position, adjustment.qty or ZERO, amount, adjustment.effective_at)
+        case AdjustmentKind.TRANSFER | AdjustmentKind.MOVE:
+            return _transferred(position, adjustment.qty or ZERO, amount, adjustment)
         case _:
             return _split(position, adjustment)
 
@@ -115,8 +131,8 @@ def _split(position: Position, split: Adjustment) -> Position:
     )
 
 
-def _transferred(position: Position, qty: Decimal, cost: Decimal, at: datetime) -> Position:
-    if not qty and position.qty:
+def _transferred(position: Position, qty: Decimal, cost: Decimal, entry: Adjustment) -> Position:
+    if not qty and position.qty and entry.kind is AdjustmentKind.TRANSFER:
         # Another cost of the same shares: no money has moved, so what the cost gains has been realized before.
         return _changed(
             position,
@@ -130,7 +146,7 @@ def _transferred(position: Position, qty: Decimal, cost: Decimal, at: datetime) 
         realized = EXACT.subtract(position.realized_pnl, basis)
         return _changed(position, qty=held, cost_basis=ZERO, realized_pnl=realized, opened_at=None)
     is_turned = not position.qty or (held > ZERO) != (position.qty > ZERO)
-    return _changed(position, qty=held, cost_basis=basis, opened_at=at if is_turned else position.opened_at)
+    return _changed(position, qty=held, cost_basis=basis, opened_at=entry.at if is_turned else position.opened_at)
 
 
 def _merged(old: Position, new: Position) -> Position:

@@ -63,7 +63,7 @@ class PositionPnl(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClosedPnl:
-    """What symbols no longer held have brought, in exact USD: since the beginning, and on this day.
+    """What symbols no longer held, and the account as a whole, have brought: in exact USD, ever and on this day.
 
     `day_pnl` is None when the previous close of something sold today is unknown.
     """
@@ -105,11 +105,10 @@ class StatePnl:
 class PnlTotals:
     """Sums of the rounded rows, USD. Unpriced rows are left out and named; then `complete` is false.
 
-    `total_realized`, `total_realized_today`, `total_income` and `total_income_today` cover the whole ledger: the rows
-    and the part of symbols no longer held, which is `closed`. `account_day_pnl` is the day of all: None when some part
-    of it is unknown. `total_day_pnl` is over the rows whose day is known; `day_complete` says whether those are all.
-    `total_liquidation_pnl` is over the rows that have a quote; `liquidation_complete` says whether
-    those are all.
+    `total_realized`, `total_fees`, `total_income` and the totals of today's realized and income cover the whole ledger:
+    the rows, and what belongs to no symbol held now, which is `closed`. `account_day_pnl` is the day of all: None when
+    some part of it is unknown. `total_day_pnl` is over the rows whose day is known; `day_complete` says whether those
+    are all. `total_liquidation_pnl` is over the rows with a quote; `liquidation_complete` says whether those are all.
     """
 
     total_unrealized: Decimal

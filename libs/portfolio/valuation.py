@@ -145,7 +145,7 @@ def total_pnl(rows: Sequence[PositionPnl], closed: ClosedPnl) -> PnlTotals:
     return PnlTotals(
         total_unrealized=_total(row.unrealized_pnl for row in rows),
         total_realized=EXACT.add(_total(row.realized_pnl for row in rows), closed.realized),
-        total_fees=_total(row.fees for row in rows),
+        total_fees=EXACT.add(_total(row.fees for row in rows), closed.fees),
         total_day_pnl=day_pnl,
         total_market_value=_total(row.market_value for row in rows),
         realized_closed=closed.realized,

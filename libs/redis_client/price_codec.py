@@ -132,6 +132,7 @@ class _FeedStatusWire(msgspec.Struct, frozen=True):
     halted: list[str]
     doubted: list[str]
     instance: str | None
+    lag_s: float | None
 
 
 class _ReadFeedStatusWire(msgspec.Struct, frozen=True):
@@ -146,6 +147,7 @@ class _ReadFeedStatusWire(msgspec.Struct, frozen=True):
     halted: list[str] = []
     doubted: list[str] = []
     instance: str | None = None
+    lag_s: float | None = None
 
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -304,7 +306,7 @@ def encode_feed_status(status: FeedStatus) -> bytes:
     """Return the content of `feed:status` and of its heartbeat.
 
     Sample: `{"state":"streaming","connected":true,"since":"2025-10-19T13:29:58+00:00","epoch":"c1","feed":"iex",
-    "mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[],"instance":"host-1-ab12"}`
+    "mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[],"instance":"host-1-ab12","lag_s":null}`
     """
     return _encode(
         _FeedStatusWire(
@@ -319,6 +321,7 @@ def encode_feed_status(status: FeedStatus) -> bytes:
             halted=sorted(status.halted),
             doubted=sorted(status.doubted),
             instance=status.instance,
+            lag_s=status.lag_s,
         )
     )
 
@@ -342,6 +345,7 @@ def decode_feed_status(data: bytes) -> FeedStatus:
         halted=frozenset(wire.halted),
         doubted=frozenset(wire.doubted),
         instance=wire.instance,
+        lag_s=wire.lag_s,
     )
 
 

@@ -207,6 +207,7 @@ class TestCash:
         body = await pnl(running_gateway)
         assert body["positions"] == []
         assert body["closed"] | {"realized": Decimal("11.25"), "income": 24, "fees": 2} == body["closed"]
+        assert (body["total_fees"], body["total_income"]) == (2, 24)
 
     async def test_cash_in_lieu_is_realized(self, running_gateway: RunningGateway) -> None:
         await buy(running_gateway, 100, 150)

@@ -11,7 +11,10 @@ from apps.execution_gateway.ledger import Ledger
 from apps.execution_gateway.mirrored_ledger import MirroredLedger
 from libs.broker.commands import RecordActivity
 from libs.broker.executions import Activity
+from libs.market_data.freshness import UNAVAILABLE
+from libs.portfolio.pnl import ClosedPnl
 from libs.portfolio.positions import Position
+from libs.portfolio.valuation import Valuable, value_positions
 from tests.support.portfolio import fill
 
 D = Decimal
@@ -43,6 +46,18 @@ async def test_a_dividend_counts_once_paid_and_no_longer_once_taken_back(ledger:
     for status, income in expected.items():
         await take(mirrored, replace(pending, status=status))
         assert (await apple(ledger)).income == income
+
+
+@pytest.mark.parametrize("kind", ["FEE", "CFEE", "REG", "TAF", "CAT", "PTC"])
+async def test_a_regulatory_fee_of_no_symbol_is_in_the_total_of_the_fees(ledger: Ledger, kind: str) -> None:
+    await ledger.record_fill(fill(10, 100, filled_at=FRIDAY_NOON, fee=D(1)))
+    await take(MirroredLedger(ledger), Activity("f1", kind, MONDAY, net_amount=D("-0.02")))
+    book = await ledger.book()
+    day = {"AAPL": book.day(MONDAY)["AAPL"]}
+    rows = [Valuable(book.positions["AAPL"], day["AAPL"], UNAVAILABLE, None, None)]
+    closed = ClosedPnl(book.closed.realized, book.closed.fees, book.closed.income)
+    totals = value_positions(rows, closed).totals
+    assert (totals.total_fees, totals.closed.fees) == (D("1.02"), D("0.02"))
 
 
 async def test_half_of_a_split_waits_a_round_and_the_split_is_recorded_once(ledger: Ledger) -> None:

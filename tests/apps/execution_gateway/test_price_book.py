@@ -1,6 +1,8 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -227,3 +229,21 @@ def test_another_programs_price_is_never_vouched_for():
     book = heard(streaming("AAPL"))
     book.offer(quote(epoch=None), is_live=False)
     assert book.last_vouched_at("AAPL") is None
+
+
+@pytest.mark.parametrize("ahead_s", [62, 70, 3_600, 3.2e9])
+@pytest.mark.parametrize(("held_epoch", "epoch"), [(None, None), (None, "e1"), ("e1", None), ("e1", "e2")])
+def test_a_price_stamped_far_ahead_holds_up_no_later_one(ahead_s, held_epoch, epoch):
+    book = PriceBook()
+    ahead = replace(quote(epoch=held_epoch, seq=None), timestamp=at(ahead_s), received_at=None)
+    assert book.offer(ahead, is_live=False, now=NOON) is Verdict.ACCEPTED
+    assert book.offer(quote(1, mid=101, epoch=epoch), is_live=False, now=at(1)) is Verdict.ACCEPTED
+    assert book.price("AAPL").mid == 101
+    assert book.offer(quote(-5, mid=99, epoch=epoch), is_live=False, now=at(1)) is not Verdict.UNCHANGED
+
+
+def test_a_link_that_is_late_vouches_for_nothing_more():
+    book = heard(streaming("AAPL"))
+    book.offer(quote(), is_live=True)
+    book.hear(streaming("AAPL", lag_s=60.0), at(2))
+    assert book.last_vouched_at("AAPL") == at(0)

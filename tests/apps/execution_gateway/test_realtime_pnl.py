@@ -57,7 +57,7 @@ async def test_the_body_has_every_field_of_the_contract(running_gateway: Running
         "positions", "total_unrealized", "total_realized", "total_fees", "total_day_pnl", "total_market_value",
         "realized_closed", "complete", "unpriced", "mode", "feed", "calculated_at", "calculation_id",
     }  # fmt: skip
-    assert body["feed"] == {"connected": False, "state": "unknown", "since": None}
+    assert body["feed"] == {"connected": False, "state": "unknown", "since": None, "lag_seconds": None}
     (row,) = body["positions"]
     assert row == {
         "symbol": "AAPL", "unrealized_pnl": None, "current_price": None, "price_source": "unavailable",

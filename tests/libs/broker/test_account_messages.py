@@ -79,6 +79,7 @@ class TestPositions:
         answer = read_positions(body(exotic, POSITION))
         assert [position.symbol for position in answer.positions] == ["AAPL"]
         assert [unreadable.symbol for unreadable in answer.unreadable] == [symbol]
+        assert all(symbol is None or unreadable.why.startswith(f"{symbol}: ") for unreadable in answer.unreadable)
 
     def test_unknown_classes_and_crypto_are_read(self) -> None:
         answer = read_positions(
@@ -101,6 +102,7 @@ class TestPositions:
     def test_a_symbol_listed_twice_is_not_believed(self) -> None:
         answer = read_positions(body(POSITION, POSITION | {"qty": "7"}))
         assert (answer.positions, [one.symbol for one in answer.unreadable]) == ((), ["AAPL"])
+        assert [one.why for one in answer.unreadable] == ["AAPL: listed more than once"]
 
     @pytest.mark.parametrize("answer", [b"null", b"{}", b'"[]"', b"<html>", b"", b"[{]", b"\xff"])
     def test_flat_is_said_by_an_empty_list_alone(self, answer) -> None:

@@ -144,7 +144,7 @@ class TestPatience:
         first = reads.at(0, OURS, THEIRS)
         assert (first.adjustments, first.wants_catch_up) == ((), True)
         (adjustment,) = reads.at(1, OURS, THEIRS).adjustments
-        assert (adjustment.kind, adjustment.symbol) == (AdjustmentKind.TRANSFER, "AAPL")
+        assert (adjustment.kind, adjustment.symbol) == (AdjustmentKind.MOVE, "AAPL")
         assert (adjustment.qty, adjustment.amount, adjustment.reason) == (5, 400, "missed_execution")
         assert adjustment.effective_at == NOON + MINUTE
 

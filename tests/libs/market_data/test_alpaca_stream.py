@@ -14,8 +14,7 @@ from apps.alpaca_simulator.simulator import Simulator
 from libs.market_data.alpaca_stream import AlpacaMarketDataStream
 from libs.market_data.channels import Refusal
 from libs.market_data.prices import LinkState
-from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable
-from libs.market_data.snapshots import as_standing_quote
+from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable, as_standing_quote
 from tests.support.quotes import NOON, make_quote
 from tests.support.simulator import running_simulator
 from tests.support.waiting import eventually

@@ -251,3 +251,38 @@ def test_out_of_hours_a_quote_marks_only_where_the_settings_let_it() -> None:
 def test_a_close_in_an_open_market_is_a_makeshift() -> None:
     assert mark_of(None).state is MarkState.FALLBACK
     assert mark_of(None, market=MarketPhase.CLOSED).state is MarkState.CLOSED
+
+
+LATE_FEED = replace(FEED, lag_s=60.0)
+
+
+@pytest.mark.parametrize("stale_after_s", [15, 3_600])
+@pytest.mark.parametrize("market", MarketPhase)
+@pytest.mark.parametrize("late_s", [15.5, 60, 240])
+def test_a_late_stream_makes_nothing_live(late_s: float, market: MarketPhase, stale_after_s: float) -> None:
+    came_late = replace(price(), timestamp=NOW - timedelta(seconds=late_s))
+    word = word_of(live_feed(replace(LATE_FEED, market=market), NOW, NOW), came_late, MIDNIGHT)
+    assert word is FeedWord.LATE
+    mark = mark_of(came_late, word=word, market=market, close=None, rules=MarkRules(stale_after_s, 300))
+    assert (mark.source, mark.age_s, mark.price) == (PriceSource.STALE, late_s, came_late.mid)
+
+
+def test_what_came_later_than_the_longest_a_price_may_be_kept_is_no_mark() -> None:
+    came_late = replace(price(), timestamp=NOW - timedelta(seconds=900))
+    assert mark_of(came_late, word=FeedWord.LATE).source is PriceSource.CLOSING
+    assert mark_of(came_late, word=FeedWord.LATE, close=None).source is PriceSource.UNAVAILABLE
+
+
+def test_a_late_stream_says_nothing_of_prices_that_did_not_come_over_it() -> None:
+    polled = price(1, epoch=None)
+    assert word_of(live_feed(LATE_FEED, NOW, NOW), polled, MIDNIGHT) is FeedWord.NOTHING
+    assert word_of(live_feed(LATE_FEED, NOW, NOW), price(1, epoch="e0"), MIDNIGHT) is FeedWord.LATE
+    halted = replace(LATE_FEED, halted=frozenset({"AAPL"}))
+    assert word_of(live_feed(halted, NOW, NOW), price(1), MIDNIGHT) is FeedWord.LATE, "the halt may be over"
+
+
+@given(ahead_s=st.floats(60.001, 3.2e9), received_s=st.none() | st.floats(-1e5, 3.2e9), word=st.sampled_from(FeedWord))
+def test_a_price_stamped_far_ahead_is_never_live(ahead_s: float, received_s: float | None, word: FeedWord) -> None:
+    received_at = None if received_s is None else NOW + timedelta(seconds=received_s)
+    one = replace(price(), timestamp=NOW + timedelta(seconds=ahead_s), received_at=received_at)
+    assert mark_of(one, word=word).state is not MarkState.LIVE

@@ -284,3 +284,29 @@ def test_seq_grows_by_one_with_every_message_of_a_symbol(steps: list[tuple]) -> 
                 expected = seen.get(pending.price.symbol, 0) + pending.publish
                 assert pending.price.seq == expected
                 seen[pending.price.symbol] = expected
+
+
+@pytest.mark.parametrize("origin", QuoteOrigin)
+def test_a_quote_stamped_ahead_holds_up_no_quote_fetched_later(latest: LatestQuotes, origin: QuoteOrigin) -> None:
+    latest.put(make_quote(bid=150.0, timestamp=NOON + timedelta(seconds=59), origin=origin), "e1")
+    fetched = make_quote(bid=150.1, at_s=3, origin=QuoteOrigin.REST)
+    assert latest.put(fetched, "e1") is None
+    assert latest.price("AAPL").bid == Decimal("150.1")  # type: ignore[union-attr]
+
+
+def test_a_clock_that_is_a_little_ahead_lets_rest_replace_nothing_newer(latest: LatestQuotes) -> None:
+    latest.put(make_quote(bid=150.0, timestamp=NOON + timedelta(seconds=1)), "e1")
+    older = make_quote(bid=149.0, timestamp=NOON + timedelta(seconds=0.5), origin=QuoteOrigin.REST)
+    assert latest.put(older, "e1") is Unmarkable.OLDER_THAN_STREAM
+
+
+def test_what_came_late_is_written_again_as_old_as_the_venue_says(latest: LatestQuotes) -> None:
+    came_at = NOON + timedelta(seconds=60)
+    latest.put(make_quote("AAPL", received_at=came_at), "e1")
+    latest.put(make_quote("MSFT", timestamp=came_at, received_at=came_at), "e1")
+    latest.take(0.0)
+    latest.count_from_venue_time()
+    (write,) = latest.take(10.0)
+    assert (write.price.symbol, write.price.received_at, write.publish) == ("AAPL", NOON, True)
+    latest.count_from_venue_time()
+    assert latest.take(20.0) == []

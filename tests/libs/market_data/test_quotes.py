@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -6,7 +6,7 @@ from alpaca.data.models import Quote as SdkQuote
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.market_data.quotes import Quote, Unmarkable, exact, mid_price, why_unmarkable
+from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable, exact, mid_price, why_unmarkable
 from tests.support.quotes import NOON, make_quote
 
 INF, NAN = float("inf"), float("nan")
@@ -95,3 +95,21 @@ def test_same_content_is_about_prices_sizes_and_venues_only() -> None:
     assert not quote.has_same_content(make_quote(ask=150.28))
     assert not quote.has_same_content(make_quote(bid_size=1.0))
     assert not quote.has_same_content(make_quote(ask_exchange="Q"))
+
+
+@pytest.mark.parametrize(
+    ("ahead", "why"),
+    [
+        (timedelta(seconds=60), None),
+        (timedelta(seconds=60, microseconds=1), Unmarkable.AHEAD),
+        (timedelta(seconds=70), Unmarkable.AHEAD),
+        (timedelta(hours=1), Unmarkable.AHEAD),
+        (timedelta(days=36_525), Unmarkable.AHEAD),
+        (timedelta(days=-36_525), None),
+    ],
+)
+@pytest.mark.parametrize("origin", QuoteOrigin)
+def test_a_quote_stamped_far_ahead_of_us_does_not_mark(
+    ahead: timedelta, why: Unmarkable | None, origin: QuoteOrigin
+) -> None:
+    assert why_unmarkable(make_quote(timestamp=NOON + ahead, origin=origin), 10.0) is why

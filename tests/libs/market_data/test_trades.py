@@ -1,9 +1,11 @@
+from datetime import timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.market_data.trades import UPDATES_LAST_BY_TAPE, Ineligible, why_ineligible
-from tests.support.quotes import make_trade
+from tests.support.quotes import NOON, make_trade
 
 # By tape, of the 36 codes there are: those of which the plans say that they do not update the last.
 NEVER = {"A": "BCGHIMNPQRUVZ47", "C": "CGHIMNPQRUVWZ47"}
@@ -56,3 +58,8 @@ def test_a_price_that_is_none(price: float | None) -> None:
 
 def test_an_untimed_trade() -> None:
     assert why_ineligible(make_trade(timestamp=None)) is Ineligible.UNTIMED
+
+
+@pytest.mark.parametrize(("ahead_s", "why"), [(60, None), (70, Ineligible.AHEAD), (3.2e9, Ineligible.AHEAD)])
+def test_a_trade_stamped_far_ahead_of_us(ahead_s: float, why: Ineligible | None) -> None:
+    assert why_ineligible(make_trade(timestamp=NOON + timedelta(seconds=ahead_s))) is why

@@ -184,18 +184,27 @@ def test_an_empty_book_is_complete_and_worth_nothing() -> None:
     assert str(totals.total_unrealized) == str(totals.total_realized) == "0.00"
 
 
-@given(books=st.lists(st.tuples(fill_lists(max_size=5), amounts, amounts), max_size=4), closed=amounts)
+@given(
+    books=st.lists(st.tuples(fill_lists(max_size=5), amounts, amounts), max_size=4),
+    closed=amounts,
+    fees=amounts,
+    income=amounts,
+)
 def test_totals_are_the_sums_of_the_rows_as_shown(
-    books: list[tuple[list[Fill], Decimal, Decimal]], closed: Decimal
+    books: list[tuple[list[Fill], Decimal, Decimal]], closed: Decimal, fees: Decimal, income: Decimal
 ) -> None:
     inputs = [
         valuable(fold_fills(fills), day_activity(fills, DAY), mark(price), close) for fills, price, close in books
     ]
-    rows, totals = (report := value_positions(inputs, ClosedPnl(realized=closed))).rows, report.totals
+    rows, totals = (
+        (report := value_positions(inputs, ClosedPnl(realized=closed, fees=fees, income=income))).rows,
+        report.totals,
+    )
     assert totals.total_unrealized == sum(row.unrealized_pnl or 0 for row in rows)
     assert totals.total_market_value == sum(row.market_value or 0 for row in rows)
     assert totals.total_day_pnl == sum(row.day_pnl or 0 for row in rows)
-    assert totals.total_fees == sum(row.fees for row in rows)
+    assert totals.total_fees == sum((row.fees for row in rows), start=totals.closed.fees)
+    assert totals.total_income == sum((row.income for row in rows), start=totals.closed.income)
     assert totals.total_realized == sum((row.realized_pnl for row in rows), start=totals.realized_closed)
 
 

@@ -48,7 +48,8 @@ UPDATE_SAMPLE = (
 )
 STATUS_SAMPLE = (
     b'{"state":"streaming","connected":true,"since":"2025-10-19T13:29:58+00:00","epoch":"c1","feed":"iex",'
-    b'"mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[],"instance":"i1"}'
+    b'"mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[],"instance":"i1",'
+    b'"lag_s":null}'
 )
 STATUS = FeedStatus(
     state=LinkState.STREAMING,
@@ -96,6 +97,7 @@ statuses = st.builds(
     mode=st.sampled_from(Mode),
     symbols=st.frozensets(words),
     market=st.sampled_from(MarketPhase),
+    lag_s=st.none() | st.floats(0, 1e9),
 )
 
 
