@@ -100,6 +100,9 @@ _OWN: Final = {
     AdjustmentKind.FEE: ("amount",),
     AdjustmentKind.CASH_IN_LIEU: ("amount",),
     AdjustmentKind.TRANSFER: ("qty", "amount"),
+    AdjustmentKind.INCOME: ("amount",),
+    AdjustmentKind.CASH: ("amount",),
+    AdjustmentKind.UNCLASSIFIED: ("amount",),
 }
 
 

@@ -43,10 +43,11 @@ class Unhandled:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a set of activities comes to. Every activity given is in exactly one of these.
+    """What a set of activities comes to. Every activity given is in exactly one of these, or pays cash as well.
 
-    `cash` moves money alone: outside of P&L. `waiting` wants to be passed again together with what comes later.
-    `undone` are ids of adjustments that the broker has taken back.
+    `cash` moves nothing of ours. `waiting` wants to be passed again together with what comes later. `undone`
+    are ids of adjustments that the broker has taken back. `plain` are ids of `adjustments` that are the cash of one
+    activity and nothing else: what the broker changes of it, they follow.
     """
 
     adjustments: tuple[Adjustment, ...] = ()
@@ -54,6 +55,7 @@ class Applied:
     waiting: tuple[Activity, ...] = ()
     undone: tuple[str, ...] = ()
     unhandled: tuple[Unhandled, ...] = ()
+    plain: frozenset[str] = frozenset()
 
     @property
     def doubtful_symbols(self) -> frozenset[str]:
@@ -70,6 +72,11 @@ def adjustment_id_of(activity: Activity) -> str:
 def cash_id_of(activity: Activity) -> str:
     """Return the ledger's id of what an activity realizes that moves shares too."""
     return f"{adjustment_id_of(activity)}:cash"
+
+
+def fee_id_of(activity: Activity) -> str:
+    """Return the ledger's id of a fee that was taken in coins, which moves them too."""
+    return f"{adjustment_id_of(activity)}:fee"
 
 
 def adjustment_of(

@@ -1,14 +1,14 @@
 """Turns the account's activities that are no trades into adjustments of the ledger. Pure.
 
 Decides by the broker's activity type, and for splits and renamings by the pair of entries that make one: old shares
-out, new shares in, under one date. Nothing is dropped: what moves cash alone is counted, what comes in halves waits,
-what we do not understand is returned.
+out, new shares in, under one date. Nothing is dropped: what moves cash alone is read in `cash_activities.py`, what
+comes in halves waits, what we do not understand is returned.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import date
-from decimal import Decimal
 from typing import Final
 
 from libs.broker.activity_results import (
@@ -20,20 +20,20 @@ from libs.broker.activity_results import (
     adjustment_id_of,
     adjustment_of,
     cash_id_of,
+    fee_id_of,
 )
+from libs.broker.cash_activities import cash_of_action, fee_in_coins, read_cash
 from libs.broker.executions import Activity
 from libs.broker.share_moves import read_moves, read_renamings
 from libs.broker.splits import read_split, split_ids_of
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.fills import ZERO
 
-_FEES: Final = frozenset({"FEE", "CFEE", "PTC", "PTR", "TAF", "REG", "CAT"})
 _SPLITS: Final = frozenset({"SPLIT", "SSP", "FSPLIT", "RSPLIT"})
 _RENAMINGS: Final = frozenset({"NC", "SC"})
 _TRANSFERS: Final = frozenset(
     {"SPIN", "SSO", "MA", "REORG", "ACATS", "JNLS", "VOF", "OPEXP", "OPASN", "OPXRC", "OPEXC", "OPTRD", "OPCA"}
 )
-_CASH: Final = frozenset({"INT", "INTNRA", "INTTW", "CSD", "CSW", "TRANS", "JNL", "JNLC", "ACATC"})
 _UNDONE: Final = frozenset({"canceled", "cancelled", "rejected", "reversed"})
 _NOT_YET: Final = frozenset({"pending", "queued", "sent_to_clearing"})
 
@@ -47,12 +47,15 @@ def apply_activities(activities: Iterable[Activity], held: HeldBefore, known: Kn
     parts += [read_split(entries, held, sorted_out.is_cut, known) for entries in sorted_out.splits.values()]
     parts += [read_renamings(entries, held) for entries in sorted_out.renamings.values()]
     parts += [read_moves(entries, held) for entries in sorted_out.moves.values()]
+    parts += [_fee_in_coins(one, held) for one in sorted_out.coins]
+    parts.append(_paid_beside(sorted_out))
     return Applied(
         tuple(one for part in parts for one in part.adjustments),
         tuple(one for part in parts for one in part.cash),
         (*sorted_out.not_yet, *(one for part in parts for one in part.waiting)),
         sorted_out.undone_ids(),
         tuple(one for part in parts for one in part.unhandled),
+        frozenset(name for part in parts for name in part.plain),
     )
 
 
@@ -64,6 +67,7 @@ class _Sorted:
         self.splits: dict[tuple[str, date], list[Activity]] = defaultdict(list)
         self.renamings: dict[date, list[Activity]] = defaultdict(list)
         self.moves: dict[tuple[str, str, date], list[Activity]] = defaultdict(list)
+        self.coins: list[Activity] = []
         self.not_yet: list[Activity] = []
         self.undone: list[Activity] = []
 
@@ -77,6 +81,8 @@ class _Sorted:
             self.splits[activity.symbol, activity.date].append(activity)
         elif kind in _RENAMINGS:
             self.renamings[activity.date].append(activity)
+        elif fee_in_coins(activity) is not None:
+            self.coins.append(activity)
         elif kind in _TRANSFERS and activity.symbol is not None:
             self.moves[kind, activity.description or activity.symbol, activity.date].append(activity)
         else:
@@ -93,8 +99,10 @@ class _Sorted:
         for activity in self.undone:
             kind = activity.kind.partition(".")[0]
             ids[adjustment_id_of(activity)] = None
-            if kind in _TRANSFERS:
+            if kind in _SPLITS | _RENAMINGS | _TRANSFERS or fee_in_coins(activity) is not None:
                 ids[cash_id_of(activity)] = None
+            if fee_in_coins(activity) is not None:
+                ids[fee_id_of(activity)] = None
             if kind in _SPLITS and (activity.symbol, activity.date) not in self.splits:
                 ids |= dict.fromkeys(split_ids_of(activity))
         return tuple(ids)
@@ -109,31 +117,42 @@ def _one_by_one(activities: Iterable[Activity]) -> Applied:
         match result:
             case Adjustment():
                 adjustments.append(result)
+                if result.kind is AdjustmentKind.UNCLASSIFIED and activity.qty:
+                    unhandled.append(Unhandled(activity, "unknown kind of activity that may move shares"))
             case Unhandled():
                 unhandled.append(result)
             case None:
                 cash.append(activity)
-    return Applied(tuple(adjustments), tuple(cash), unhandled=tuple(unhandled))
+    plain = frozenset(one.adjustment_id for one in adjustments if one.kind is not AdjustmentKind.TRANSFER)
+    return Applied(tuple(adjustments), tuple(cash), unhandled=tuple(unhandled), plain=plain)
 
 
 def _single(activity: Activity) -> Adjustment | Unhandled | None:
     """Return what an activity that stands alone does; None when it moves cash or nothing."""
     kind, amount = activity.kind, activity.net_amount
-    if kind in _CASH:
-        return None
     is_in_cash = amount or activity.per_share_amount is not None
     if kind.startswith("DIV") and not is_in_cash and activity.qty and activity.symbol is not None:
         # A stock dividend: shares at no cost. A cash dividend names its shares too, but also what each is paid.
         return adjustment_of(activity, AdjustmentKind.TRANSFER, qty=activity.qty, amount=ZERO)
-    if kind.startswith("DIV") or kind in _FEES or kind == "CIL":
-        if amount is None:
-            return Unhandled(activity, "no amount")
-        return _income(activity, amount) if amount else None
-    return Unhandled(activity, "unknown kind of activity" if kind not in _SPLITS | _TRANSFERS else "no symbol")
+    if kind.partition(".")[0] in _SPLITS | _TRANSFERS and not amount:
+        return Unhandled(activity, "no symbol")
+    return read_cash(activity)
 
 
-def _income(activity: Activity, amount: Decimal) -> Adjustment:
-    if activity.kind in _FEES:
-        return adjustment_of(activity, AdjustmentKind.FEE, amount=amount.copy_negate())
-    kind = AdjustmentKind.CASH_IN_LIEU if activity.kind == "CIL" else AdjustmentKind.DIVIDEND
-    return adjustment_of(activity, kind, amount=amount)
+def _fee_in_coins(activity: Activity, held: HeldBefore) -> Applied:
+    """Pay a fee with coins: they are sold at the price that the broker names, and the fee is what that brings."""
+    fee = fee_in_coins(activity) or ZERO
+    sold = read_moves([replace(activity, net_amount=fee)], held)
+    paid = adjustment_of(activity, AdjustmentKind.FEE, amount=fee)
+    return replace(sold, adjustments=(*sold.adjustments, replace(paid, adjustment_id=fee_id_of(activity))))
+
+
+def _paid_beside(sorted_out: _Sorted) -> Applied:
+    """Book the cash that entries of splits and renamings pay beside the shares that they move."""
+    entries = [one for group in (*sorted_out.splits.values(), *sorted_out.renamings.values()) for one in group]
+    paid = [
+        replace(adjustment, adjustment_id=cash_id_of(one))
+        for one in entries
+        if (adjustment := cash_of_action(one)) is not None
+    ]
+    return Applied(tuple(paid), plain=frozenset(one.adjustment_id for one in paid))

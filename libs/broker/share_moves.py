@@ -8,7 +8,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
-from libs.broker.activity_results import Applied, HeldBefore, Unhandled, adjustment_of, cash_id_of
+from libs.broker.activity_results import Applied, HeldBefore, adjustment_of, cash_id_of
+from libs.broker.cash_activities import cash_of_action
 from libs.broker.executions import Activity
 from libs.broker.instruments import OPTION_MULTIPLIER, is_option
 from libs.broker.reconcile import OurPosition
@@ -64,21 +65,25 @@ def _old_and_new(one: Activity, other: Activity, held: HeldBefore) -> tuple[Acti
 def read_moves(entries: Sequence[Activity], held: HeldBefore) -> Applied:
     """Move shares in and out: spin-offs, mergers, transfers, options. What leaves takes its share of the cost along.
 
-    Cash for shares that were taken away is realized against their cost; beside shares that came in it is unhandled.
+    Cash for shares that were taken away is realized against their cost. Beside shares that came in, and where no shares
+    move, all of it is a gain: the cost is in the shares, or left with those of an earlier date.
     """
-    unhandled = [Unhandled(one, "cash of a corporate action") for one in entries if _is_paid_both_ways(one, held)]
-    moving = [one for one in entries if one.qty and not any(one is other.activity for other in unhandled)]
+    both_ways = [one for one in entries if _is_paid_both_ways(one, held)]
+    moving = [replace(one, net_amount=None) if one in both_ways else one for one in entries if one.qty]
     paying = [one for one in entries if not one.qty and one.net_amount]
     nothing = [one for one in entries if not one.qty and not one.net_amount]
     adjustments = [adjustment for one in moving for adjustment in _move(one, held)]
-    if paying and (not moving or any(one.qty is not None and one.qty > ZERO for one in moving)):
-        unhandled += [Unhandled(one, "cash of a corporate action") for one in paying]
-    elif paying:
+    gains = both_ways
+    if not moving or any(one.qty is not None and one.qty > ZERO for one in moving):
+        gains, paying = [*both_ways, *paying], []
+    paid = [adjustment for one in gains if (adjustment := cash_of_action(one)) is not None]
+    if paying:
         gain = EXACT.add(_sum(one.net_amount for one in paying), _unrealized(moving, held))
         if gain:
             adjustments.append(adjustment_of(paying.pop(0), AdjustmentKind.CASH_IN_LIEU, amount=gain))
         nothing += paying
-    return Applied(tuple(adjustments), tuple(nothing), unhandled=tuple(unhandled))
+    plain = frozenset(one.adjustment_id for one in paid)
+    return Applied((*adjustments, *paid), tuple(nothing), plain=plain)
 
 
 def _is_paid_both_ways(activity: Activity, held: HeldBefore) -> bool:

@@ -23,6 +23,9 @@ class AdjustmentKind(StrEnum):
     TRANSFER = "transfer"
     MOVE = "move"
     SPIN_OFF = "spin_off"
+    INCOME = "income"
+    CASH = "cash"
+    UNCLASSIFIED = "unclassified"
 
 
 class InvalidAdjustmentError(ValueError):
@@ -44,7 +47,10 @@ class Adjustment:
     split: `ratio_new` shares for every `ratio_old`; `amount` is the USD per new share paid for what is left beyond
     nine decimals, None: it is paid at cost. symbol_change: everything moves to `new_symbol`. dividend: `amount` USD
     received, negative when paid on a short. fee: `amount` USD paid, negative when refunded. cash_in_lieu: `amount` USD
-    received for a fraction that a split had taken. transfer: `qty` signed shares and `amount` signed USD of cost cross
+    received for a fraction that a split had taken, or for shares that a corporate action took. income: `amount` USD of
+    interest and the like, negative when paid. cash: `amount` USD that came from outside (negative: went there), none of
+    the P&L. unclassified: `amount` USD of which nobody has decided yet what it is.
+    transfer: `qty` signed shares and `amount` signed USD of cost cross
     the account's edge (out: both the other way); nothing is realized, and the day counts the shares as if they had
     crossed the night before. A transfer of cost alone corrects what the shares are held at: what the cost gains has
     then been realized, so that no P&L comes or goes. move: the same numbers of an event within the account, which the
@@ -88,7 +94,7 @@ class Adjustment:
             case AdjustmentKind.TRANSFER | AdjustmentKind.MOVE:
                 if not self.qty and not self.amount:
                     raise InvalidAdjustmentError("qty", "other than zero when amount is zero")
-            case AdjustmentKind.DIVIDEND | AdjustmentKind.FEE | AdjustmentKind.CASH_IN_LIEU:
+            case _:
                 if not self.amount:
                     raise InvalidAdjustmentError("amount", "other than zero")
 
@@ -136,6 +142,9 @@ REQUIRED = {
     AdjustmentKind.TRANSFER: frozenset({"qty", "amount"}),
     AdjustmentKind.MOVE: frozenset({"qty", "amount"}),
     AdjustmentKind.SPIN_OFF: frozenset({"ratio_new", "ratio_old", "new_symbol", "qty"}),
+    AdjustmentKind.INCOME: frozenset({"amount"}),
+    AdjustmentKind.CASH: frozenset({"amount"}),
+    AdjustmentKind.UNCLASSIFIED: frozenset({"amount"}),
 }
 """Which of them each kind must have; a split may also have an amount."""
 _ALSO_ALLOWED = {AdjustmentKind.SPLIT: frozenset({"amount"})}

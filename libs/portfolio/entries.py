@@ -97,7 +97,7 @@ def spun_off_cost(cost: Decimal, spin_off: Adjustment) -> Decimal:
 def _adjusted(position: Position, adjustment: Adjustment) -> Position:
     amount = adjustment.amount or ZERO
     match adjustment.kind:
-        case AdjustmentKind.DIVIDEND:
+        case AdjustmentKind.DIVIDEND | AdjustmentKind.INCOME:
             return _changed(position, income=EXACT.add(position.income, amount))
         case AdjustmentKind.FEE:
             return _changed(position, fees=EXACT.add(position.fees, amount))
@@ -105,6 +105,8 @@ def _adjusted(position: Position, adjustment: Adjustment) -> Position:
             return _changed(position, realized_pnl=EXACT.add(position.realized_pnl, amount))
         case AdjustmentKind.TRANSFER | AdjustmentKind.MOVE:
             return _transferred(position, adjustment.qty or ZERO, amount, adjustment)
+        case AdjustmentKind.CASH | AdjustmentKind.UNCLASSIFIED:
+            return position  # none of the P&L, or not known to be
         case _:
             return _split(position, adjustment)
 

@@ -11,7 +11,10 @@ from libs.broker.corporate_actions import apply_activities
 from libs.broker.executions import Activity
 from libs.broker.reconcile import OurPosition
 from libs.portfolio.adjustments import AdjustmentKind
-from tests.libs.broker.activity_samples import MONDAY, NOTHING_HELD, D, activity, only, waited
+from tests.libs.broker.activity_samples import MONDAY, NOTHING_HELD, D, activity, holding, only, waited
+from tests.support.portfolio import book_of, fill
+
+EARLIER = datetime(2025, 10, 1, 15, tzinfo=UTC)
 
 
 class TestIncome:
@@ -29,10 +32,19 @@ class TestIncome:
             ("PTC", "-2", AdjustmentKind.FEE, "2"),
             ("FEE", "0.3", AdjustmentKind.FEE, "-0.3"),
             ("CIL", "12.34", AdjustmentKind.CASH_IN_LIEU, "12.34"),
+            ("OPCSH", "250", AdjustmentKind.CASH_IN_LIEU, "250"),
+            ("OPCSH", "-250", AdjustmentKind.CASH_IN_LIEU, "-250"),
+            ("INT", "0.42", AdjustmentKind.INCOME, "0.42"),
+            ("INT", "-7", AdjustmentKind.INCOME, "-7"),
+            ("INTTW", "-0.1", AdjustmentKind.INCOME, "-0.1"),
+            ("CSD", "500", AdjustmentKind.CASH, "500"),
+            ("CSW", "-500", AdjustmentKind.CASH, "-500"),
+            ("JNLC", "-1", AdjustmentKind.CASH, "-1"),
+            ("ACATC", "9", AdjustmentKind.CASH, "9"),
         ],
     )
     def test_kinds_and_signs(self, kind, net_amount, expected, amount) -> None:
-        one = activity(kind, net_amount=D(net_amount), qty=2)
+        one = activity(kind, net_amount=D(net_amount), qty=None if kind == "CFEE" else 2)
         adjustment = only(apply_activities([one], NOTHING_HELD))
         assert (adjustment.kind, adjustment.symbol, adjustment.amount) == (expected, "AAPL", D(amount))
         assert adjustment.adjustment_id == adjustment_id_of(one) == f"activity:{one.activity_id}"
@@ -54,10 +66,10 @@ class TestIncome:
         adjustment = only(apply_activities([activity("DIV", qty=3, net_amount=0)], NOTHING_HELD))
         assert (adjustment.kind, adjustment.qty, adjustment.amount) == (AdjustmentKind.TRANSFER, 3, 0)
 
-    @pytest.mark.parametrize("kind", ["INT", "CSD", "CSW", "JNLC", "TRANS", "ACATC"])
-    def test_cash_alone_is_counted_and_changes_nothing(self, kind) -> None:
-        one = activity(kind, None, net_amount=100)
-        assert apply_activities([one], NOTHING_HELD) == Applied(cash=(one,))
+    @pytest.mark.parametrize("kind", ["CSD", "CSW", "JNLC", "TRANS", "ACATC", "ACATS", "JNLS"])
+    def test_cash_from_outside_is_booked_and_changes_no_position(self, kind) -> None:
+        adjustment = only(apply_activities([activity(kind, None, net_amount=100)], NOTHING_HELD))
+        assert (adjustment.kind, adjustment.symbol, adjustment.amount) == (AdjustmentKind.CASH, ACCOUNT_WIDE, 100)
 
     def test_nothing_paid_changes_nothing(self) -> None:
         one = activity("DIV", net_amount=0)
@@ -86,11 +98,51 @@ class TestStatuses:
 
 
 @pytest.mark.parametrize("kind", ["WARP", "FILL", "", "SPLITX"])
-def test_an_unknown_kind_is_named(kind) -> None:
-    one = activity(kind, qty=1, net_amount=1)
+@pytest.mark.parametrize("amount", [995, D("-0.01")])
+def test_the_cash_of_an_unknown_kind_is_booked_and_its_shares_are_named(kind, amount) -> None:
+    one = activity(kind, qty=1, net_amount=amount)
+    applied = apply_activities([one], NOTHING_HELD)
+    (booked,) = applied.adjustments
+    assert (booked.kind, booked.symbol, booked.amount) == (AdjustmentKind.UNCLASSIFIED, "AAPL", amount)
+    assert [unhandled.activity for unhandled in applied.unhandled] == [one]
+    assert applied.doubtful_symbols == {"AAPL"}
+
+
+def test_the_cash_of_an_unknown_kind_without_shares_leaves_no_symbol_in_doubt() -> None:
+    booked = only(apply_activities([activity("WARP", None, net_amount=3)], NOTHING_HELD))
+    assert (booked.kind, booked.symbol, booked.amount) == (AdjustmentKind.UNCLASSIFIED, ACCOUNT_WIDE, 3)
+
+
+@pytest.mark.parametrize("amount", [None, 0])
+def test_an_unknown_kind_without_cash_is_named(amount) -> None:
+    one = activity("WARP", qty=1, net_amount=amount)
     applied = apply_activities([one], NOTHING_HELD)
     assert applied == Applied(unhandled=(Unhandled(one, "unknown kind of activity"),))
-    assert applied.doubtful_symbols == {"AAPL"}
+
+
+@pytest.mark.parametrize("kind", ["SPLIT", "NC"])
+def test_cash_that_a_split_or_a_renaming_pays_beside_the_shares_is_a_gain(kind) -> None:
+    other = "AAPL" if kind == "SPLIT" else "NEW"
+    entries = [activity(kind, qty=-100), activity(kind, other, qty=500 if kind == "SPLIT" else 100, net_amount=995)]
+    applied = apply_activities(entries, holding(100, 604))
+    (paid,) = [one for one in applied.adjustments if one.kind is AdjustmentKind.CASH_IN_LIEU]
+    assert (paid.symbol, paid.amount, paid.adjustment_id) == (other, 995, f"activity:{entries[1].activity_id}:cash")
+
+
+@pytest.mark.parametrize(("held", "cost"), [(1, 50_000), (0, 0), (3, 90_000)])
+def test_a_fee_taken_in_coins_is_a_fee_and_the_coins_are_gone(held, cost) -> None:
+    """0.00025 coins @60,000 are 15.00: sold for that, which pays the fee. All P&L together is what has left: -15."""
+    fee = activity("CFEE", "BTC/USD", qty=D("-0.00025"), price=60_000, net_amount=0)
+    applied = apply_activities([fee], lambda _symbol, _day: OurPosition(D(held), D(cost)))
+    assert (applied.cash, applied.unhandled) == ((), ())
+    bought = [fill(held, D(cost) / held, symbol="BTC/USD", filled_at=EARLIER)] if held else []
+    position = book_of(*bought, *applied.adjustments).positions["BTC/USD"]
+    assert (position.qty, position.fees) == (held - D("0.00025"), 15)
+    price = D(60_000)
+    gained = position.qty * price - position.cost_basis + position.realized_pnl - position.fees
+    assert gained == held * price - cost - 15
+    taken_back = apply_activities([replace(fee, status="canceled")], NOTHING_HELD)
+    assert {one.adjustment_id for one in applied.adjustments} <= {*taken_back.undone}
 
 
 @pytest.mark.parametrize("kind", ["SPLIT", "MA"])
@@ -150,7 +202,7 @@ def activities(draw: st.DrawFn) -> list[Activity]:
 
 def source_of(adjustment_id: str) -> str:
     """Return the activity that an adjustment is named after."""
-    return adjustment_id.removeprefix("activity:").removesuffix(":cash")
+    return adjustment_id.removeprefix("activity:").removesuffix(":cash").removesuffix(":fee")
 
 
 def is_partner(one: Activity, applied: Applied, given: dict[str, Activity]) -> bool:
@@ -176,14 +228,18 @@ def test_every_activity_lands_in_exactly_one_part(drawn, held, is_later) -> None
     names = Counter(one.adjustment_id for one in applied.adjustments)
     assert set(names.values()) <= {1}
     splits = {source_of(name) for name in names if name.startswith("activity:split:")}
-    landed = Counter(
+    elsewhere = Counter(
         [
-            *{source_of(one.adjustment_id) for one in applied.adjustments} - splits,
             *(one.activity_id for one in (*applied.cash, *applied.waiting)),
             *{source_of(undone) for undone in applied.undone if not undone.startswith("activity:split:")},
             *(one.activity.activity_id for one in applied.unhandled),
         ]
     )
+    # The cash of an entry is booked beside whatever becomes of its shares.
+    sources = {source_of(name) for name in names if not name.endswith(":cash")} - splits
+    unclassified = {source_of(o.adjustment_id) for o in applied.adjustments if o.kind is AdjustmentKind.UNCLASSIFIED}
+    landed = elsewhere + Counter(sources - (unclassified & elsewhere.keys()))
+    landed |= Counter({source_of(name) for name in names if name.endswith(":cash")})
     assert set(landed.values()) <= {1}
     assert landed.keys() <= given.keys()
     assert all(is_partner(given[name], applied, given) for name in given.keys() - landed.keys())

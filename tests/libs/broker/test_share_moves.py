@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from libs.broker.activity_results import Applied, Unhandled, adjustment_id_of
+from libs.broker.activity_results import Applied, adjustment_id_of
 from libs.broker.corporate_actions import apply_activities
 from libs.broker.executions import Activity
 from libs.broker.reconcile import OurPosition
@@ -108,19 +108,37 @@ class TestMoves:
         moved, paid = activity("MA", qty=-10), activity("MA", net_amount=1000)
         assert apply_activities([moved, paid], holding(10, 1000)).cash == (paid,)
 
-    def test_cash_beside_shares_that_came_in_is_named(self) -> None:
+    def test_cash_beside_shares_that_came_in_is_a_gain(self) -> None:
         entries = [
             activity("MA", "AAPL", qty=-10, description="m"),
             activity("MA", "NEW", qty=5, price=9, description="m"),
         ]
         paid = activity("MA", "NEW", net_amount=100, description="m")
         applied = apply_activities([*entries, paid], holding(10, 1000))
-        assert [one.activity for one in applied.unhandled] == [paid]
-        assert len(applied.adjustments) == 2
+        assert (len(applied.adjustments), applied.unhandled) == (3, ())
+        gain = applied.adjustments[-1]
+        assert (gain.kind, gain.symbol, gain.amount) == (AdjustmentKind.CASH_IN_LIEU, "NEW", 100)
 
-    def test_cash_alone_is_named(self) -> None:
-        paid = activity("REORG", net_amount=100)
-        assert [one.activity for one in apply_activities([paid], holding(10)).unhandled] == [paid]
+    @pytest.mark.parametrize("kind", ["REORG", "MA", "SPIN", "OPCA"])
+    def test_cash_alone_is_a_gain(self, kind) -> None:
+        gain = only(apply_activities([activity(kind, net_amount=100)], holding(10)))
+        assert (gain.kind, gain.amount) == (AdjustmentKind.CASH_IN_LIEU, 100)
+
+    @pytest.mark.parametrize("entry", ["beside", "with the shares"])
+    def test_shares_and_cash_for_shares(self, entry) -> None:
+        """100 shares @6.04 become 500 @1.208 and 995.00 cash: all of the cost is in the new shares."""
+        paid = {"net_amount": 995} if entry == "with the shares" else {}
+        entries = [
+            activity("MA", "AAPL", qty=-100, price=D("6.04"), description="m"),
+            activity("MA", "NEW", qty=500, price=D("1.208"), description="m", **paid),
+        ]
+        if entry == "beside":
+            entries.append(activity("MA", "NEW", net_amount=995, description="m"))
+        applied = apply_activities(entries, holding(100, 604))
+        bought = fill(100, D("6.04"), filled_at=datetime(2025, 10, 1, 15, tzinfo=UTC))
+        positions = book_of(bought, *applied.adjustments).positions
+        assert (positions["NEW"].qty, positions["NEW"].cost_basis, positions["NEW"].realized_pnl) == (500, 604, 995)
+        assert (positions["AAPL"].qty, positions["AAPL"].realized_pnl) == (0, 0)
 
     def test_neither_shares_nor_cash_changes_nothing(self) -> None:
         one = activity("OPEXP")
@@ -207,10 +225,11 @@ class TestPaidMoves:
         assert only(apply_activities([one], NOTHING_HELD)).amount == D("0.333333333") * D("1.2345678")
 
     @pytest.mark.parametrize(("qty", "net_amount"), [(5, 100), (-5, -100)])
-    def test_shares_that_come_in_with_cash_are_named(self, qty, net_amount) -> None:
+    def test_shares_that_come_in_with_cash_cost_their_price_and_the_cash_is_a_gain(self, qty, net_amount) -> None:
         one = activity("MA", qty=qty, net_amount=net_amount, price=9)
-        applied = apply_activities([one], NOTHING_HELD)
-        assert applied == Applied(unhandled=(Unhandled(one, "cash of a corporate action"),))
+        moved, paid = apply_activities([one], NOTHING_HELD).adjustments
+        assert (moved.qty, moved.amount) == (qty, qty * 9)
+        assert (paid.kind, paid.amount) == (AdjustmentKind.CASH_IN_LIEU, net_amount)
 
     @pytest.mark.parametrize("kind", ["MA", "ACATS", "JNLS", "OPASN"])
     def test_what_leaves_unpaid_realizes_nothing(self, kind) -> None:
