@@ -21,6 +21,8 @@ PURE = (
     "apps/execution_gateway/fill_input.py",
     "apps/execution_gateway/history_input.py",
     "apps/execution_gateway/input_fields.py",
+    "apps/execution_gateway/key_reads.py",
+    "apps/execution_gateway/own_feed.py",
     "apps/execution_gateway/page_cursor.py",
     "apps/execution_gateway/parity_report.py",
     "apps/execution_gateway/pnl_history.py",

@@ -21,7 +21,7 @@ class GatewayState:
     """What is known of every part at one moment. While the ledger is unreadable `pnl` is None.
 
     `account` is None when the positions are the ledger's own. `redis_error` is None while connected. `doubted` are the
-    held symbols that the feed does not vouch for.
+    held symbols that the feed does not vouch for, `foreign` the market data processes of other systems on that server.
     `heartbeat_age_s` is None before the first heartbeat. `ledger_error` is why the positions could not be read in time
     from a database that answers, None when they were.
     """
@@ -41,6 +41,7 @@ class GatewayState:
     bars_missing: Sequence[Gap] = ()
     account: AccountView | None = None
     ledger_error: str | None = None
+    foreign: Sequence[str] = ()
 
 
 def reasons(state: GatewayState) -> list[Reason]:
@@ -64,10 +65,23 @@ def reasons(state: GatewayState) -> list[Reason]:
     if state.feed.lag_s is not None:
         lag_s = state.feed.lag_s
         found.append(Reason("stream_lagging", f"quotes come {lag_s:.0f} s after they were made: none of them is live"))
+    if state.foreign:
+        found.append(_foreign_reason(state.foreign))
     if state.doubted:
         named = ", ".join(state.doubted[:_NAMED])
         found.append(Reason("prices_doubted", f"newer quotes may have been missed, so these are not live: {named}"))
     return found
+
+
+def _foreign_reason(foreign: Sequence[str]) -> Reason:
+    # Two systems on one server is a normal case, and nothing of the other is believed.
+    return Reason(
+        "foreign_messages",
+        f"this Redis server also carries messages of another market data service ({', '.join(foreign)}), which are not "
+        "believed. If it is another system, give each its own REDIS_NAMESPACE; if it is this one's, give both services "
+        "the same REDIS_URL, database number included",
+        Health.HEALTHY,
+    )
 
 
 def _account_reasons(account: AccountView) -> list[Reason]:
@@ -131,6 +145,7 @@ def health_body(state: GatewayState, version: str) -> dict[str, object]:
             "connected": state.redis_error is None,
             "address": state.redis_address,
             "last_error": state.redis_error,
+            "foreign_instances": list(state.foreign),
         },
         "database": {"usable": state.database_error is None, "last_error": state.database_error},
         "price_feed": {

@@ -119,6 +119,7 @@ class Gateway:
             redis_error=None if self.subscriber.is_connected else self.subscriber.last_error or "not connected yet",
             feed=self.reporter.feed(now),
             doubted=self.reporter.doubted(now),
+            foreign=self.subscriber.own_feed.lasting(now),
             heartbeat_age_s=None if heard_at is None else max(0.0, (now - heard_at).total_seconds()),
             market=self.reporter.market(now),
             closing_prices=len(self.bars.prices),
@@ -154,8 +155,10 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
     rules = PnlRules(marks, settings.mode)
 
     def positions_changed(symbols: Iterable[str]) -> None:
+        changed = frozenset(symbols)
         reporter.forget_book()
-        announcer.announce(symbols)
+        subscriber.hold(changed)
+        announcer.announce(changed)
         feed.positions_changed()
 
     mirror = _mirror(settings, ledger, positions_changed, now) if is_mirror else None
@@ -175,6 +178,7 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
         prices,
         listener=feed,
         held_symbols=reporter.held_symbols,
+        held_now=lambda: reporter.held,
         on_connected=announce_again,
         now=now,
     )

@@ -58,6 +58,8 @@ class GatewayMeters(Collector):
         yield _counter("messages", "Messages received from Redis", counters.messages)
         yield _counter("messages_unreadable", "Messages that held no believable content", counters.unreadable)
         yield _counter("prices_outdated", "Prices older than the one held", counters.outdated)
+        foreign = self._subscriber.own_feed.foreign_messages
+        yield _counter("messages_foreign", "Messages of another feed on the same Redis server, not believed", foreign)
         yield _counter("price_gaps", "Gaps in the sequence of a symbol's prices", counters.gaps)
         yield _counter("cache_resyncs", "Times the cached prices were read anew", counters.resyncs)
         yield _counter("redis_reconnects", "Times the subscriber began anew", counters.reconnects)

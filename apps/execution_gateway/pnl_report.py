@@ -275,8 +275,9 @@ class PnlReporter:
 
     async def take_in_prices(self, symbols: Iterable[str], deadline_s: float = CACHE_DEADLINE_S) -> None:
         """Take in cached prices that are newer than ours. Without Redis, memory is all there is."""
+        names, asked_at_s = list(symbols), _clock_s()
         try:
-            cached = await self._cache.read(symbols, deadline_s, self._prices.price)
+            cached = await self._cache.read(names, deadline_s, self._prices.price)
         except RedisUnavailableError as error:
             self.cache_faults += 1
             if self.last_cache_error is None:
@@ -285,7 +286,8 @@ class PnlReporter:
             return
         self.last_cache_error = None
         for price in cached.values():
-            self._prices.offer(price, is_live=False, now=self._now())
+            self._prices.offer(price, is_live=False, now=self._now(), at_s=asked_at_s)
+        self._prices.confirm(names, asked_at_s)
 
     def figures(self, book: Book) -> dict[str, OurFigures]:
         """Return what a comparison with the account needs of each open position in `book`, at the marks of now."""

@@ -21,8 +21,8 @@ class Verdict(StrEnum):
     """What became of an offered price."""
 
     ACCEPTED = "accepted"
-    ACCEPTED_AFTER_GAP = "accepted_after_gap"
-    """Accepted, but messages before it were lost: other symbols may have missed theirs too, re-read the cache."""
+    GAP = "gap"
+    """Not accepted: messages before it were lost, or it is not what it claims to be. The key tells which."""
     UNCHANGED = "unchanged"
     OUTDATED = "outdated"
 
@@ -44,6 +44,10 @@ class PriceBook:
     def __init__(self, max_symbols: int = MAX_SYMBOLS) -> None:
         self._max_symbols = max_symbols
         self._prices: dict[str, Price] = {}
+        self._known_at_s: dict[str, float] = {}
+        """When each held price arrived as a message, or its key was asked for."""
+        self._unconfirmed: set[str] = set()
+        """Symbols whose held price came as a message and has not been found under its key since."""
         self._feed: FeedStatus | None = None
         self._heard_at: datetime | None = None
         self._last_feed: FeedStatus | None = None
@@ -74,23 +78,47 @@ class PriceBook:
         """When the last heartbeat came; kept when the feed has fallen silent."""
         return self._heard_at
 
-    def offer(self, price: Price, *, is_live: bool, now: datetime | None = None) -> Verdict:
+    def offer(self, price: Price, *, is_live: bool, now: datetime | None = None, at_s: float | None = None) -> Verdict:
         """Keep `price` if it is newer than what is held of its symbol.
 
-        `is_live` says that it came as a message just published, not out of the cache: only messages can show a gap.
+        `is_live` says that it came as a message just published, not from its key: only messages can show a gap.
         By `now` a held price is known to be stamped far ahead: it holds up no other. None: times are believed.
+        `at_s` is when the message arrived or the key was asked for, by one steady clock; None when that is not known.
         """
         held = self._prices.get(price.symbol)
         if held is None:
             self._make_room()
-            self._prices[price.symbol] = price
+            self._keep(price, is_live=is_live, at_s=at_s)
             return Verdict.ACCEPTED
         if _is_same(held, price):
             return Verdict.UNCHANGED
-        if not self._is_newer(price, held) and not _gives_way(held, price, now):
+        if is_live and _has_gap(held, price):
+            return Verdict.GAP
+        is_read_later = not is_live and self._is_asked_later(price, held, at_s)
+        if not (self._is_newer(price, held) or is_read_later or _gives_way(held, price, now)):
             return Verdict.OUTDATED
-        self._prices[price.symbol] = price
-        return Verdict.ACCEPTED_AFTER_GAP if is_live and _has_gap(held, price) else Verdict.ACCEPTED
+        self._keep(price, is_live=is_live, at_s=at_s)
+        return Verdict.ACCEPTED
+
+    def unconfirmed(self, symbols: Collection[str], before_s: float) -> list[str]:
+        """Return those of `symbols` whose price came as a message before `before_s` and whose key was not read since.
+
+        A message that was never written under the key is a forgery or another program's: only the key tells.
+        """
+        unconfirmed, known_at_s = self._unconfirmed, self._known_at_s
+        return [symbol for symbol in symbols if symbol in unconfirmed and known_at_s.get(symbol, 0.0) < before_s]
+
+    def confirm(self, symbols: Collection[str], asked_at_s: float) -> None:
+        """Note that the keys of `symbols` were asked for at `asked_at_s` and what they held has been offered."""
+        known_at_s = self._known_at_s
+        for symbol in self._unconfirmed.intersection(symbols):
+            if known_at_s.get(symbol, 0.0) < asked_at_s:
+                self._unconfirmed.discard(symbol)
+
+    def forget_price(self, symbol: str) -> None:
+        """Forget the price of `symbol`: whether it is the newest is not known."""
+        if symbol in self._prices:
+            self._forget(symbol)
 
     def keep_only(self, symbols: Collection[str]) -> None:
         """Forget the prices of all other symbols: what was missed of them is not known."""
@@ -143,6 +171,31 @@ class PriceBook:
         # The same quote, or an equal time: the later arrival wins, as everywhere.
         return price.timestamp == held.timestamp or price.known_since >= held.known_since
 
+    def _is_asked_later(self, price: Price, held: Price, at_s: float | None) -> bool:
+        """Say whether `price` stood under its key after `held` was known.
+
+        The writer sets the key before it publishes. So the key of the present connection is right where it differs
+        from what arrived before it was asked for; and of two prices without a connection the one read later is.
+        """
+        known_at_s = self._known_at_s.get(price.symbol)
+        if at_s is None or known_at_s is None or at_s <= known_at_s:
+            return False
+        feed = self._feed or self._last_feed
+        is_of_present = feed is not None and price.epoch is not None and price.epoch == feed.epoch
+        return is_of_present or (price.epoch is None and held.epoch is None)
+
+    def _keep(self, price: Price, *, is_live: bool, at_s: float | None) -> None:
+        symbol = price.symbol
+        self._prices[symbol] = price
+        if at_s is None:
+            self._known_at_s.pop(symbol, None)
+        else:
+            self._known_at_s[symbol] = at_s
+        if is_live:
+            self._unconfirmed.add(symbol)
+        else:
+            self._unconfirmed.discard(symbol)
+
     def _make_room(self) -> None:
         if len(self._prices) >= self._max_symbols:
             self._forget(next(iter(self._prices)))
@@ -150,6 +203,8 @@ class PriceBook:
 
     def _forget(self, symbol: str) -> None:
         del self._prices[symbol]
+        self._known_at_s.pop(symbol, None)
+        self._unconfirmed.discard(symbol)
         self._vouched_until.pop(symbol, None)
 
     def _close_vouching(self, except_for: FeedStatus) -> None:
@@ -189,12 +244,16 @@ def _is_same(one: Price, other: Price) -> bool:
 
 
 def _has_gap(held: Price, price: Price) -> bool:
-    """Say whether messages between these two of one symbol were lost. Each connection counts from 1."""
+    """Say whether a message is not the next one after `held`. Each connection counts from 1."""
     if price.seq is None or price.epoch is None or held.epoch is None:
         return False
     if price.epoch != held.epoch:
         return price.seq > 1
-    return held.seq is not None and price.seq > held.seq + 1
+    if held.seq is None:
+        return False
+    # No two messages have one sequence; the key is written again under the same one, with a later time.
+    is_another_with_that_seq = price.seq == held.seq and price.known_since >= held.known_since
+    return is_another_with_that_seq or price.seq > held.seq + 1
 
 
 def _covers(feed: FeedStatus, symbol: str) -> bool:

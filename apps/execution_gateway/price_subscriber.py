@@ -2,7 +2,8 @@
 
 It decides when the connection is dead (an error, or 6 s without a heartbeat) or not to be believed (this process was
 stopped, and what has piled up is old) and starts over, for ever; which price is newer is the book's decision. Messages
-are at most once: after a reconnect or a gap the cache is read again.
+are at most once: after a reconnect or a gap the cache is read again. Messages are also everybody's: what does not come
+from the feed that `feed:status` of our own database names is not believed, and our own keys are read instead.
 """
 
 import asyncio
@@ -15,9 +16,11 @@ import structlog
 from redis.asyncio.client import PubSub
 
 from apps.execution_gateway.delivery import Delivery
+from apps.execution_gateway.key_reads import GATHER_S, KEY_PAUSE_S, KeyReads
+from apps.execution_gateway.own_feed import OwnFeed
 from apps.execution_gateway.price_book import PriceBook, Verdict
 from libs.market_data.freshness import HEARTBEAT_SILENCE_S
-from libs.market_data.prices import Price
+from libs.market_data.prices import FeedStatus, Price
 from libs.redis_client.client import REDIS_FAULTS, RedisClient
 from libs.redis_client.event_publisher import FEED_STATUS_CHANNEL, PRICE_CHANNEL_PREFIX
 from libs.redis_client.price_cache import (
@@ -39,6 +42,8 @@ _POLL_S: Final = 0.5
 _YIELD_EVERY: Final = 64
 """Messages already in the buffer are read without a pause; after so many the other tasks get their turn."""
 _SUBSCRIPTIONS: Final = 2
+_FEED: Final = ""
+"""The name under which `feed:status` waits to be read, among the symbols."""
 _CONFIRMATIONS: Final = frozenset({"subscribe", "psubscribe"})
 
 Message = dict[str, Any]
@@ -76,8 +81,9 @@ class SubscriberCounters:
 class PriceSubscriber:
     """Read `price.updated.*` and `feed.status` into a book, over a connection of its own.
 
-    `held_symbols` names the symbols whose cached prices matter; `on_connected` runs after every (re)connect, when
-    announcements sent meanwhile may have been lost. Neither may raise.
+    `held_symbols` asks for the symbols whose cached prices matter, `held_now` names those last known (`hold` adds to
+    them); `on_connected` runs after every (re)connect, when announcements sent meanwhile may have been lost. None of
+    them may raise.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class PriceSubscriber:
         *,
         listener: PriceListener,
         held_symbols: Callable[[], Awaitable[Collection[str]]],
+        held_now: Callable[[], Collection[str]],
         on_connected: Callable[[], Awaitable[None]],
         now: Callable[[], datetime],
     ) -> None:
@@ -96,12 +103,27 @@ class PriceSubscriber:
         self._book = book
         self._listener = listener
         self._held_symbols = held_symbols
+        self._held_now = held_now
         self._on_connected = on_connected
         self._now = now
         self._needs_resync = False
+        self._held: frozenset[str] = frozenset()
+        self._newly_held: set[str] = set()
+        self._reads = KeyReads()
+        self._confirmed_at_s = 0.0
+        self._heartbeat_at = now()
+        self.own_feed = OwnFeed()
         self.counters = SubscriberCounters()
         self.is_connected = False
         self.last_error: str | None = None
+
+    def hold(self, symbols: Collection[str]) -> None:
+        """Read the keys of `symbols`, whose positions have just changed, and of what is doubted of them. At once."""
+        self._newly_held.update(symbols)
+        self._held = self._held.union(symbols)
+        for symbol in symbols:
+            if self._book.price(symbol) is None:
+                self._reads.want(symbol)
 
     async def run(self) -> None:
         """Listen for ever; returns only by cancellation."""
@@ -139,7 +161,7 @@ class PriceSubscriber:
         held = await self._held_symbols()
         # Of the others nothing will be read: what was missed of them is not known, and they may be bought any moment.
         self._book.keep_only(held)
-        await self._read_prices(held)
+        await self._read_all_prices(held)
         await self._read_feed_status()
         self._listener.feed_changed()
         if not self.is_connected:
@@ -151,10 +173,10 @@ class PriceSubscriber:
 
     async def _listen(self, pubsub: PubSub, delivery: Delivery) -> None:
         """Apply what comes until the heartbeats stop. Raises REDIS_FAULTS, also when what comes is late."""
-        last_heartbeat_at = last_resync_at = self._now()
+        self._heartbeat_at = last_resync_at = self._now()
         in_a_row = 0
         while True:
-            message = await pubsub.get_message(timeout=_POLL_S)
+            message = await pubsub.get_message(timeout=GATHER_S if self._reads.is_waiting else _POLL_S)
             now = self._now()
             if delivery.is_late(now):
                 self.counters.late += 1
@@ -164,14 +186,15 @@ class PriceSubscriber:
                 delivery.pinged(now)
                 await pubsub.ping()
             if message is not None and self._take(message, delivery):
-                last_heartbeat_at = now
-            elif (now - last_heartbeat_at).total_seconds() > HEARTBEAT_SILENCE_S:
+                self._heartbeat_at = now
+            elif (now - self._heartbeat_at).total_seconds() > HEARTBEAT_SILENCE_S:
                 # The server answers, its publisher is gone. But it may have gone to another server of the same name.
                 return
             if self._needs_resync and abs(now - last_resync_at) >= RESYNC_PAUSE:
-                await self._read_prices(await self._held_symbols())
+                await self._read_all_prices(await self._held_symbols())
                 self._listener.feed_changed()
                 last_resync_at = now
+            await self._read_keys()
             in_a_row = in_a_row + 1 if message is not None else 0
             if in_a_row >= _YIELD_EVERY:
                 in_a_row = 0
@@ -198,9 +221,18 @@ class PriceSubscriber:
         except UnreadableFeedStatusError as error:
             self._count_unreadable(message["channel"], error)
             return False
+        if not self.own_feed.owns_status(status):
+            self._doubt_status(status)
+            return False
         if self._book.hear(status, delivery.sent_after):
             self._listener.feed_changed()
         return True
+
+    def _doubt_status(self, status: FeedStatus) -> None:
+        """Have our own key tell whether this is our feed, on a new connection or in a new process, or another's."""
+        self._reads.want(_FEED)
+        if self.own_feed.is_foreign(status.instance):
+            self.own_feed.note_foreign(status.instance, self._now())
 
     def _take_price(self, message: Message) -> None:
         self.counters.messages += 1
@@ -209,34 +241,105 @@ class PriceSubscriber:
         except UnreadablePriceError as error:
             self._count_unreadable(message["channel"], error)
             return
-        verdict = self._book.offer(price, is_live=True, now=self._now())
-        if verdict is Verdict.OUTDATED:
-            self.counters.outdated += 1
-        if verdict is Verdict.ACCEPTED_AFTER_GAP:
-            self.counters.gaps += 1
-            self._needs_resync = True
-        if verdict in {Verdict.ACCEPTED, Verdict.ACCEPTED_AFTER_GAP}:
-            self._listener.price_changed(price.symbol)
+        if not self.own_feed.owns_price(price):
+            self._doubt_price(price)
+            return
+        symbol = price.symbol
+        is_first = self._book.price(symbol) is None
+        if is_first and price.seq != 1 and symbol in self._held:
+            # What came before it has not been heard: it may be anything.
+            self._reads.want(symbol)
+            return
+        match self._book.offer(price, is_live=True, now=self._now(), at_s=_clock_s()):
+            case Verdict.OUTDATED:
+                self.counters.outdated += 1
+            case Verdict.GAP:
+                self._note_gap(symbol)
+            case Verdict.ACCEPTED:
+                self._listener.price_changed(symbol)
+            case Verdict.UNCHANGED:
+                pass
 
-    async def _read_prices(self, symbols: Collection[str]) -> None:
-        """Take in the cached prices of `symbols`. Raises REDIS_FAULTS."""
+    def _doubt_price(self, price: Price) -> None:
+        """Have our own key tell the price: this message is another feed's, or of a connection not heard of yet."""
+        if price.epoch is not None:
+            self._reads.want(_FEED)
+        if price.symbol in self._held:
+            self._reads.want(price.symbol)
+        # A program without an instance may well write our keys, too.
+        if price.instance is not None and self.own_feed.is_foreign(price.instance):
+            self.own_feed.note_foreign(price.instance, self._now())
+
+    def _note_gap(self, symbol: str) -> None:
+        self.counters.gaps += 1
+        self._needs_resync = True
+        if symbol in self._held:
+            self._reads.want(symbol)
+        else:
+            # Its key is read when it is bought; until then nobody asks for it.
+            self._book.forget_price(symbol)
+
+    async def _read_keys(self) -> None:
+        """Read what was doubted, and what was only published. Raises REDIS_FAULTS."""
+        now_s = _clock_s()
+        symbols = self._reads.take(now_s) if self._reads.is_waiting else []
+        if _FEED in symbols:
+            symbols.remove(_FEED)
+            await self._read_feed_status()
+        if now_s - self._confirmed_at_s >= KEY_PAUSE_S:
+            self._confirmed_at_s = now_s
+            symbols += self._look_at_held(now_s)
+        if symbols:
+            for symbol in await self._read_prices(symbols):
+                self._listener.price_changed(symbol)
+
+    def _look_at_held(self, now_s: float) -> list[str]:
+        """Return the held symbols that are new, or of which nothing but a message is known."""
+        held, known = self._newly_held.union(self._held_now()), self._held
+        self._held = frozenset(held)
+        return [*(held - known), *self._book.unconfirmed(held & known, now_s - KEY_PAUSE_S)]
+
+    async def _read_all_prices(self, held: Collection[str]) -> None:
+        """Take in the cached prices of all symbols held. Raises REDIS_FAULTS."""
         self._needs_resync = False
-        for price in (await self._cache.read(symbols)).values():
-            self._book.offer(price, is_live=False, now=self._now())
+        self._newly_held.clear()
+        self._held = frozenset(held)
+        await self._read_prices(held)
         self.counters.resyncs += 1
 
+    async def _read_prices(self, symbols: Collection[str]) -> list[str]:
+        """Take in the cached prices of `symbols`; return whose price is another now. Raises REDIS_FAULTS."""
+        asked_at_s = _clock_s()
+        cached = await self._cache.read(symbols, held=self._book.price)
+        if any(price.epoch is not None and not self.own_feed.owns_price(price) for price in cached.values()):
+            # Which connection is the present one is to be known before they are compared with what is held.
+            await self._read_feed_status()
+        now = self._now()
+        changed = [
+            symbol
+            for symbol, price in cached.items()
+            if self._book.offer(price, is_live=False, now=now, at_s=asked_at_s) is Verdict.ACCEPTED
+        ]
+        self._book.confirm(symbols, asked_at_s)
+        return changed
+
     async def _read_feed_status(self) -> None:
-        """Take in the last heartbeat, if it is young enough. Raises REDIS_FAULTS."""
+        """Learn whose feed is ours, and take in its last heartbeat if that is young enough. Raises REDIS_FAULTS."""
         # The cached status may be the last word of a writer that has died since: its remaining life tells its age, as
         # of the question. It is asked for first: the status read after it can only be newer.
         asked_at = self._now()
         left_ms = await self._client.execute("PTTL", FEED_STATUS_KEY)
         status = await self._cache.read_feed_status()
+        self.own_feed.learn(status)
         if status is None or not isinstance(left_ms, int) or left_ms <= 0:
             return
         age_s = max(0.0, FEED_STATUS_TTL_S - left_ms / 1000)
-        if age_s <= HEARTBEAT_SILENCE_S:
-            self._book.hear(status, asked_at - timedelta(seconds=age_s))
+        if age_s > HEARTBEAT_SILENCE_S:
+            return
+        heard_at = asked_at - timedelta(seconds=age_s)
+        self._heartbeat_at = max(self._heartbeat_at, heard_at)
+        if self._book.hear(status, heard_at):
+            self._listener.feed_changed()
 
     def _note_lost(self, fault: str | None) -> None:
         self.counters.reconnects += 1
@@ -267,6 +370,10 @@ def _price_in(message: Message) -> Price:
     if message["channel"] != f"{PRICE_CHANNEL_PREFIX}{price.symbol}".encode():
         raise UnreadablePriceError(f"a price of {price.symbol[:40]!r} on another symbol's channel")
     return price
+
+
+def _clock_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _close(pubsub: PubSub) -> None:

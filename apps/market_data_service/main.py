@@ -65,9 +65,16 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
     redis = RedisClient(settings.redis_dsn)
     instance = new_instance()
     cache = PriceCache(redis, settings.price_ttl_seconds, fence=instance)
-    latest = LatestQuotes(feed)
+    latest = LatestQuotes(feed, instance)
     tenure, lease, look_now = Tenure(instance), Lease(redis, instance), asyncio.Event()
-    writer = PriceWriter(latest, cache, stream.epoch_of, tenure.may_write, look_now.set)
+    writer = PriceWriter(
+        latest,
+        cache,
+        stream.epoch_of,
+        tenure.may_write,
+        look_now.set,
+        announce_epoch=lambda: announcer.announce_epoch(),  # noqa: PLW0108 - the announcer is made of the writer too
+    )
     announcer = FeedAnnouncer(
         lambda: service.feed_status(),  # noqa: PLW0108 - the service is made of the announcer too
         stream,

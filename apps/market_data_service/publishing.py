@@ -8,7 +8,7 @@ another instance leads.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import structlog
@@ -43,9 +43,15 @@ def _nobody() -> None:
     """Nobody cares that the lease is lost."""
 
 
+async def _not_announced() -> None:
+    """Nobody reads the feed's status."""
+
+
 class PriceWriter:
     """Takes quotes from the stream's reader and keeps Redis at the newest of every symbol.
 
+    `announce_epoch` sets the feed's status before the first price of a connection, or readers would take that price for
+    another system's; it raises RedisUnavailableError.
     It writes while `may_write()`; `on_lease_lost()` is called when the fence has refused a write all the same.
     `fault` is why the last write failed, None when it went well.
     """
@@ -57,10 +63,12 @@ class PriceWriter:
         epoch_of: Callable[[str], str | None],
         may_write: Callable[[], bool] = _always,
         on_lease_lost: Callable[[], None] = _nobody,
+        announce_epoch: Callable[[], Awaitable[None]] = _not_announced,
     ) -> None:
         self._latest = latest
         self._cache = cache
         self._epoch_of = epoch_of
+        self._announce_epoch = announce_epoch
         self._may_write = may_write
         self._on_lease_lost = on_lease_lost
         self._wake = asyncio.Event()
@@ -143,6 +151,7 @@ class PriceWriter:
         batch = self._latest.take(time.monotonic(), _MOST_PER_BATCH)
         symbols = [write.price.symbol for write in batch]
         try:
+            await self._announce_epoch()
             unwritable = await self._cache.write(batch)
         except RedisUnavailableError as error:
             self._latest.mark_unwritten(symbols)
@@ -218,6 +227,8 @@ class FeedAnnouncer:
         self._renewed_at_s = time.monotonic()
         self._changed = asyncio.Event()
         self._is_late = False
+        self._announced_epoch: str | None = None
+        self._writing = asyncio.Lock()
         self.fault: str | None = None
         self.has_reached_redis = False
 
@@ -227,7 +238,7 @@ class FeedAnnouncer:
 
     def start_afresh(self) -> None:
         """Forget every fault: another instance leads from here on, or did until now."""
-        self.fault = None
+        self.fault = self._announced_epoch = None
 
     async def run(self) -> None:
         """Announce for ever."""
@@ -253,10 +264,24 @@ class FeedAnnouncer:
         if not self._may_write() or self._writer.is_behind:
             return
         try:
-            was_known = await self._cache.write_feed_status(self._status())
+            await self._write()
         except RedisUnavailableError as error:
             self._note(error)
-            return
+
+    async def announce_epoch(self) -> None:
+        """Set the status if its connection has not been announced yet. Raises RedisUnavailableError.
+
+        Whatever Redis lacks: a new connection vouches for none of the prices that it holds.
+        """
+        if self._may_write() and self._status().epoch != self._announced_epoch:
+            await self._write()
+
+    async def _write(self) -> None:
+        # One at a time: an older status must not replace a newer one.
+        async with self._writing:
+            status = self._status()
+            was_known = await self._cache.write_feed_status(status)
+        self._announced_epoch = status.epoch
         self.fault = None
         if not was_known and self.has_reached_redis:
             log.warning("redis_had_forgotten", symbols=len(self._latest.symbols))

@@ -44,10 +44,11 @@ class _Held:
 class LatestQuotes:
     """Newest quote per symbol. `conflated` counts those that were replaced before anybody wrote them.
 
-    `trades` holds the last trades; a price carries its symbol's.
+    `trades` holds the last trades; a price carries its symbol's. `instance` names the process that makes the prices.
     """
 
     feed: str
+    instance: str | None = None
     trades: LatestTrades = field(default_factory=LatestTrades)
     conflated: int = 0
     accepted: int = 0
@@ -291,6 +292,7 @@ class LatestQuotes:
             last=None if last is None or last.price is None else exact(last.price),
             last_timestamp=None if last is None else last.timestamp,
             last_size=None if last is None else _shares(last.size),
+            instance=self.instance,
         )
 
 

@@ -181,10 +181,10 @@ class PriceCache:
             return None
 
     def _is_known(self, symbol: str, entry: bytes, have: Price) -> bool:
-        """Say whether a reader who has `have` gains nothing from `entry`: it was told before, or is that very price."""
+        """Say whether a reader who has `have` gains nothing from `entry`: it is that very price."""
         known = self._decoded.get(symbol)
         if known is not None and known[0] == entry:
-            return True
+            return known[1] is have
         if not is_same_write(entry, have):
             return False
         self._decoded[symbol] = (entry, have)

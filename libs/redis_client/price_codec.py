@@ -84,6 +84,7 @@ class _WriteWire(msgspec.Struct, frozen=True, gc=False):
     epoch: str | None = None
     seq: int | None = None
     instance: str | None = None
+    mid: Decimal | None = None
 
 
 class _UpdateWire(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -238,11 +239,12 @@ def is_same_write(data: bytes, price: Price) -> bool:
         write = _decode_write(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
-    return (write.seq, write.epoch, write.received_at, write.instance) == (
+    return (write.seq, write.epoch, write.received_at, write.instance, write.mid) == (
         price.seq,
         price.epoch,
         price.received_at,
         price.instance,
+        price.mid,
     )
 
 

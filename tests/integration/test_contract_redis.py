@@ -17,10 +17,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CACHED = {
     "symbol", "bid", "ask", "mid", "bid_size", "ask_size", "timestamp", "exchange", "ask_exchange", "feed",
-    "received_at", "epoch", "seq",
+    "received_at", "epoch", "seq", "instance", "suspect_since", "suspect_reason",
 }  # fmt: skip
-PUBLISHED = {"symbol", "price", "timestamp", "bid", "ask", "epoch", "seq"}
-STATUS = {"state", "connected", "since", "epoch", "feed", "mode", "symbols", "market", "halted", "doubted"}
+PUBLISHED = {
+    "symbol", "price", "timestamp", "bid", "ask", "epoch", "seq", "instance", "suspect_since", "suspect_reason",
+}  # fmt: skip
+STATUS = {"state", "connected", "since", "epoch", "feed", "mode", "symbols", "market", "halted", "doubted", "instance"}
 
 
 @pytest_asyncio.fixture(loop_scope="module")

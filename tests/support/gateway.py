@@ -27,6 +27,10 @@ HOURS = MarketHours()
 """Shared by the gateways of one test process: a calendar takes a second to load."""
 
 
+INSTANCE = "host:1:own"
+"""The market data process whose prices and statuses the helpers here make."""
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -77,6 +81,7 @@ def streaming(*symbols: str, epoch: str | None = "e1", **fields: Any) -> FeedSta
         "mode": Mode.SIMULATED,
         "symbols": frozenset(symbols),
         "market": MarketPhase.OPEN,
+        "instance": INSTANCE,
     }
     return FeedStatus(**{**known, **fields})
 
@@ -93,6 +98,7 @@ def price(symbol: str = "AAPL", mid: object = "152.00", **fields: Any) -> Price:
         "epoch": "e1",
         "seq": 1,
         "feed": "iex",
+        "instance": INSTANCE,
     }
     return Price(symbol=symbol, mid=middle, **{**known, **fields})
 

@@ -34,6 +34,7 @@ def test_all_is_well():
         "state": "streaming",
         "since": "2025-10-20T16:00:00+00:00",
         "heartbeat_age_seconds": 1.235,
+        "lag_seconds": None,
     }
     assert body["market"] == {"state": "open", "next_change": "2025-10-20T16:00:00+00:00", "said_by": "calendar"}
     assert body["daily_bars"] == {
@@ -42,6 +43,15 @@ def test_all_is_well():
         "missing": [],
         "missing_symbols": [],
     }
+
+
+def test_another_system_on_the_server_is_named_and_degrades_nothing():
+    body = health_body(state(foreign=["host:2:other"]), "1.0")
+    assert body["status"] == "healthy"
+    assert body["redis"]["foreign_instances"] == ["host:2:other"]  # type: ignore[index]
+    (reason,) = body["reasons"]  # type: ignore[misc]
+    assert reason["code"] == "foreign_messages"
+    assert all(word in reason["detail"] for word in ("host:2:other", "REDIS_NAMESPACE", "REDIS_URL"))
 
 
 def test_each_fault_has_its_reason():

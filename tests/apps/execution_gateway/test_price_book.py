@@ -49,18 +49,70 @@ def test_a_lower_sequence_of_the_same_epoch_is_outdated_whatever_its_time():
     assert book.price("AAPL").mid == 100
 
 
-def test_a_gap_is_told_of_messages_only():
+def test_a_message_after_a_gap_is_not_believed_and_the_key_is():
     book = PriceBook()
     book.offer(quote(seq=1), is_live=True)
-    assert book.offer(quote(1, seq=3), is_live=True) is Verdict.ACCEPTED_AFTER_GAP
+    assert book.offer(quote(1, seq=3, mid=777), is_live=True) is Verdict.GAP
+    assert book.offer(quote(1, seq=10**12, mid=777), is_live=True) is Verdict.GAP
+    assert book.price("AAPL").mid == 100
     assert book.offer(quote(2, seq=9), is_live=False) is Verdict.ACCEPTED
+
+
+def test_two_messages_with_one_sequence_are_not_both_believed():
+    book = PriceBook()
+    book.offer(quote(seq=5), is_live=True)
+    assert book.offer(quote(0, seq=5, mid=777), is_live=True) is Verdict.GAP
+    assert book.offer(quote(1, seq=5, mid=777), is_live=True) is Verdict.GAP
+    assert book.offer(quote(-1, seq=5, mid=777), is_live=True) is Verdict.OUTDATED
+    assert book.price("AAPL").mid == 100
+
+
+def test_the_key_of_the_present_connection_wins_over_what_arrived_before_it_was_asked_for():
+    book = heard(streaming("AAPL"))
+    book.offer(quote(seq=5), is_live=True, at_s=10.0)
+    # Forged: the next in sequence, and of the future.
+    book.offer(quote(99, seq=6, mid=777), is_live=True, at_s=11.0)
+    assert book.offer(quote(1, seq=5, mid=101), is_live=False, at_s=11.0) is Verdict.OUTDATED
+    assert book.offer(quote(1, seq=5, mid=101), is_live=False, at_s=11.1) is Verdict.ACCEPTED
+    assert book.price("AAPL").mid == 101
+    assert book.offer(quote(2, seq=6, mid=102), is_live=True, at_s=12.0) is Verdict.ACCEPTED
+
+
+def test_the_key_of_a_connection_of_before_does_not_win():
+    book = heard(streaming("AAPL", epoch="e2"))
+    book.offer(quote(seq=1, epoch="e2"), is_live=True, at_s=10.0)
+    assert book.offer(quote(99, seq=7, epoch="e1", mid=777), is_live=False, at_s=20.0) is Verdict.OUTDATED
+
+
+def test_of_another_programs_prices_the_one_read_later_is_right():
+    book = PriceBook()
+    book.offer(quote(5, epoch=None, seq=None), is_live=False, at_s=10.0)
+    assert book.offer(quote(4, epoch=None, seq=None, mid=101), is_live=False, at_s=11.0) is Verdict.ACCEPTED
+    assert book.price("AAPL").mid == 101
+
+
+def test_what_only_messages_said_is_unconfirmed_until_the_key_was_read():
+    book = heard(streaming("AAPL", "MSFT"))
+    book.offer(quote(), is_live=True, at_s=10.0)
+    book.offer(quote(symbol="MSFT"), is_live=False, at_s=10.0)
+    held = ["AAPL", "MSFT", "KO"]
+    assert book.unconfirmed(held, before_s=10.0) == []
+    assert book.unconfirmed(held, before_s=10.5) == ["AAPL"]
+    assert book.unconfirmed(["MSFT"], before_s=10.5) == []
+    book.confirm(held, asked_at_s=10.0)
+    assert book.unconfirmed(held, before_s=10.5) == ["AAPL"], "asked as it arrived: the answer may be of before"
+    book.confirm(held, asked_at_s=10.4)
+    assert book.unconfirmed(held, before_s=10.5) == []
+    book.offer(quote(1, seq=2), is_live=True, at_s=11.0)
+    book.forget_price("AAPL")
+    assert (book.price("AAPL"), book.unconfirmed(held, before_s=99.0)) == (None, [])
 
 
 def test_a_new_connection_counts_from_one_and_may_have_a_gap_too():
     book = PriceBook()
     book.offer(quote(seq=7), is_live=True)
     assert book.offer(quote(1, epoch="e2", seq=1), is_live=True) is Verdict.ACCEPTED
-    assert book.offer(quote(2, epoch="e3", seq=2), is_live=True) is Verdict.ACCEPTED_AFTER_GAP
+    assert book.offer(quote(2, epoch="e3", seq=2), is_live=True) is Verdict.GAP
 
 
 def test_another_programs_price_shows_no_gap():
@@ -143,9 +195,34 @@ def test_only_so_many_symbols_are_held():
 @given(st.lists(st.tuples(st.integers(1, 30), st.booleans()), min_size=1))
 def test_whatever_the_order_the_newest_of_an_epoch_is_kept(offers: list[tuple[int, bool]]):
     book = PriceBook()
+    newest = 0
     for seq, is_live in offers:
-        book.offer(quote(seq, seq=seq, mid=seq), is_live=is_live)
-    assert book.price("AAPL").seq == max(seq for seq, _ in offers)
+        verdict = book.offer(quote(seq, seq=seq, mid=seq), is_live=is_live)
+        # The first is taken as it is, a key too; of messages the next one only.
+        is_next = newest == 0 or not is_live or seq == newest + 1
+        assert (verdict is Verdict.ACCEPTED) == (is_next and seq > newest)
+        newest = max(newest, seq) if is_next else newest
+    assert book.price("AAPL").seq == newest
+
+
+@given(st.lists(st.tuples(st.sampled_from(["real", "forged", "read"]), st.integers(1, 2**63)), max_size=40))
+def test_whatever_is_forged_the_key_is_right_once_it_was_read(steps: list[tuple[str, int]]):
+    """The writer sets the key, then publishes; a forger publishes what he likes, with the right epoch."""
+    book = heard(streaming("AAPL"))
+    key, clock_s = quote(seq=1), 1.0
+    book.offer(key, is_live=True, at_s=clock_s)
+    for step, seq in steps:
+        clock_s += 1
+        if step == "real":
+            key = quote(clock_s, seq=key.seq + 1, mid=100 + key.seq)
+            book.offer(key, is_live=True, at_s=clock_s)
+        elif step == "forged":
+            book.offer(quote(clock_s, seq=seq, mid=777), is_live=True, at_s=clock_s)
+        else:
+            book.offer(key, is_live=False, at_s=clock_s)
+            assert book.price("AAPL") == key
+    book.offer(key, is_live=False, at_s=clock_s + 1)
+    assert book.price("AAPL") == key
 
 
 def test_hearing_the_same_again_is_no_news():

@@ -1,20 +1,14 @@
 """The subscriber with a real Redis: what it reads, what it survives."""
 
-import asyncio
-import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import msgspec
 import pytest
 
 from apps.execution_gateway import delivery, price_subscriber
 from apps.execution_gateway.delivery import Delivery
-from apps.execution_gateway.price_book import PriceBook
-from apps.execution_gateway.price_subscriber import PriceSubscriber
 from libs.market_data.prices import PriceWrite
 from libs.redis_client.client import RedisClient
 from libs.redis_client.embedded import EmbeddedRedis
@@ -22,59 +16,8 @@ from libs.redis_client.event_publisher import FEED_STATUS_CHANNEL
 from libs.redis_client.price_cache import FEED_STATUS_KEY, PriceCache, encode_feed_status, encode_price_update
 from tests.support.faulty_line import faulty_line
 from tests.support.gateway import price, streaming, utc_now
+from tests.support.subscriber import listening
 from tests.support.waiting import eventually
-
-
-@dataclass
-class Watcher:
-    """Keeps what the subscriber tells."""
-
-    symbols: list[str] = field(default_factory=list)
-    feeds: int = 0
-    connections: int = 0
-
-    def price_changed(self, symbol: str) -> None:
-        self.symbols.append(symbol)
-
-    def feed_changed(self) -> None:
-        self.feeds += 1
-
-    async def connected(self) -> None:
-        self.connections += 1
-
-
-@dataclass
-class Listening:
-    subscriber: PriceSubscriber
-    book: PriceBook
-    watcher: Watcher
-
-
-async def held() -> Collection[str]:
-    return ["AAPL", "MSFT"]
-
-
-@contextlib.asynccontextmanager
-async def listening(url: str, now: Callable[[], datetime] = utc_now) -> AsyncIterator[Listening]:
-    client = RedisClient(url, connect_timeout_s=0.5, command_timeout_s=0.5)
-    book, watcher = PriceBook(), Watcher()
-    subscriber = PriceSubscriber(
-        client,
-        PriceCache(client, 300),
-        book,
-        listener=watcher,
-        held_symbols=held,
-        on_connected=watcher.connected,
-        now=now,
-    )
-    task = asyncio.create_task(subscriber.run())
-    try:
-        yield Listening(subscriber, book, watcher)
-        assert not task.done()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await client.aclose()
 
 
 @pytest.fixture
@@ -100,6 +43,7 @@ async def test_the_snapshot_then_what_comes_live(redis_url: str, cache: PriceCac
 
 
 async def test_after_a_gap_the_cache_is_read_again(redis_url: str, cache: PriceCache):
+    await cache.write_feed_status(streaming("AAPL"))
     async with listening(redis_url) as here:
         await eventually(lambda: here.watcher.connections == 1)
         await cache.write(writes("AAPL", 150, 1))
@@ -161,6 +105,7 @@ async def test_one_unreadable_message_costs_one_message(
 
 
 async def test_an_older_message_is_counted(redis_url: str, redis_client: RedisClient, cache: PriceCache):
+    await cache.write_feed_status(streaming("AAPL"))
     async with listening(redis_url) as here:
         await eventually(lambda: here.watcher.connections == 1)
         await cache.write(writes("AAPL", 151, 5))
@@ -203,6 +148,7 @@ async def test_a_frozen_server_is_noticed_and_its_thaw_too(monkeypatch: pytest.M
 
 
 async def test_a_flood_starves_nobody(redis_url: str, cache: PriceCache):
+    await cache.write_feed_status(streaming("*"))
     async with listening(redis_url) as here:
         await eventually(lambda: here.watcher.connections == 1)
         for seq in range(1, 21):
@@ -290,6 +236,7 @@ async def test_a_heartbeat_vouches_for_nothing_before_the_prices_have_been_read(
 async def test_after_an_outage_nothing_is_held_that_was_not_read_again(
     redis_url: str, redis_client: RedisClient, cache: PriceCache
 ) -> None:
+    await cache.write_feed_status(streaming("AAPL", "KO"))
     async with listening(redis_url) as it:
         await eventually(lambda: it.subscriber.is_connected)
         await cache.write([*writes("AAPL", 150, 1), *writes("KO", 60, 1)])

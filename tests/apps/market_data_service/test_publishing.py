@@ -27,6 +27,7 @@ class FakeLink:
 
     subscribed_symbols: list[str] = field(default_factory=lambda: ["AAPL", "MSFT"])
     confirmed: frozenset[str] = frozenset({"AAPL", "MSFT"})
+    epoch: str = "e1"
 
 
 @dataclass
@@ -42,9 +43,14 @@ class Bench:
 
 def make_bench(url: str, ttl_s: float = 300.0) -> Bench:
     client = RedisClient(url)
-    cache, latest, link = PriceCache(client, ttl_s), LatestQuotes("iex"), FakeLink()
+    cache, latest, link = PriceCache(client, ttl_s), LatestQuotes("iex", "host:1:me"), FakeLink()
     state: dict[str, object] = {"state": LinkState.STREAMING, "connected": True, "epoch": "e1"}
-    writer = PriceWriter(latest, cache, epoch_of=lambda _symbol: "e1")
+    writer = PriceWriter(
+        latest,
+        cache,
+        epoch_of=lambda _symbol: link.epoch,
+        announce_epoch=lambda: announcer.announce_epoch(),  # noqa: PLW0108 - it is made of the writer too
+    )
 
     def status() -> FeedStatus:
         return FeedStatus(
@@ -83,6 +89,41 @@ async def test_a_quote_is_cached_and_published_at_once(redis_url: str) -> None:
         message = await eventually(lambda: pubsub.get_message(ignore_subscribe_messages=True, timeout=0.1))
         assert msgspec.json.decode(message["data"])["price"] == 152.00
         assert 290 <= await bench.client.raw.ttl("price:AAPL") <= 300
+
+
+async def test_the_status_of_a_connection_is_there_before_its_first_price(redis_url: str) -> None:
+    bench = make_bench(redis_url)
+    async with bench.client.pubsub() as pubsub:
+        await pubsub.psubscribe("*")
+        for epoch, step in (("e1", 1), ("e1", 2), ("e2", 3), ("e2", 4)):
+            bench.state["epoch"] = bench.link.epoch = epoch
+            bench.writer.take_quote(make_quote(bid=100.0 + step, ask=101.0 + step, at_s=step))
+            assert await bench.writer.write_batch()
+        heard = []
+        while len(heard) < 6:
+            message = await eventually(lambda: pubsub.get_message(ignore_subscribe_messages=True, timeout=0.1))
+            content = msgspec.json.decode(message["data"])
+            heard.append((message["channel"].decode(), content["epoch"]))
+            if "price" in content:
+                assert content["instance"] == "host:1:me"
+    price = "price.updated.AAPL"
+    assert heard == [
+        ("feed.status", "e1"), (price, "e1"), (price, "e1"), ("feed.status", "e2"), (price, "e2"), (price, "e2"),
+    ]  # fmt: skip
+    assert (await bench.cache.read(["AAPL"]))["AAPL"].instance == "host:1:me"
+    await bench.client.aclose()
+
+
+async def test_without_the_status_of_its_connection_no_price_is_written() -> None:
+    with EmbeddedRedis() as server:
+        bench = make_bench(server.url)
+        bench.writer.take_quote(make_quote())
+        server.kill()
+        assert not await bench.writer.write_batch()
+        server.start()
+        assert await bench.writer.write_batch()
+        assert (await bench.cache.read_feed_status()).epoch == "e1"
+        await bench.client.aclose()
 
 
 async def test_what_is_out_of_order_is_refused(redis_url: str) -> None:
