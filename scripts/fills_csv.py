@@ -166,7 +166,10 @@ def _header_fault(columns: list[str]) -> str | None:
 
 
 def _miscounted(line: int, columns: list[str], cells: list[str]) -> LineFault:
-    told = f"{len(cells)} cells for {len(columns)} columns: quote a cell that holds a comma; decimals take a point"
+    told = (
+        f"{len(cells)} cells for {len(columns)} columns: quote a cell that holds a comma; "
+        "numbers take no thousands separators, and a point before the decimals"
+    )
     return LineFault(line, None, told)
 
 

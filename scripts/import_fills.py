@@ -28,19 +28,25 @@ _IMPORT_PATIENCE_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """How many fills are new, and how many were recorded before; `void` are the lines of those that were voided."""
+    """How many fills are new, and how many were recorded before; `void` are the lines of those that were voided.
+
+    `twice` of the repeated are only in the file twice; `twice_lines` are the first of these.
+    """
 
     created: int
     repeated: int
     void: tuple[LineFault, ...] = ()
+    twice: int = 0
+    twice_lines: tuple[LineFault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why the gateway takes none of the fills: `faults` by line; or, not about single lines, `reason`."""
+    """Why the gateway takes none of the fills: `faults` by line, `others` more of them; or, of no line, `reason`."""
 
     faults: tuple[LineFault, ...] = ()
     reason: str | None = None
+    others: int = 0
 
 
 async def send(gateway_url: str, token: str | None, rows: Sequence[Row], *, dry_run: bool) -> Accepted | Refused:
@@ -73,11 +79,14 @@ def read_answer(status: int, body: Mapping[str, Any], rows: Sequence[Row]) -> Ac
     """
     match status, body:
         case HTTPStatus.OK, {"created": int(created), "repeated": int(repeated)}:
-            return Accepted(created, repeated, _void_lines(body.get("void_fills", []), rows))
+            twice = _twice_lines(body.get("twice_fills", []), rows)
+            return Accepted(
+                created, repeated, _void_lines(body.get("void_fills", []), rows), int(body.get("twice", 0)), twice
+            )
         case HTTPStatus.OK, _:
             raise ValueError("the counts are missing")
         case ((HTTPStatus.UNPROCESSABLE_ENTITY | HTTPStatus.CONFLICT), {"errors": [{"index": _}, *_] as errors}):
-            return Refused(tuple(_fault(error, rows) for error in errors))
+            return Refused(tuple(_fault(error, rows) for error in errors), others=int(body.get("other_errors", 0)))
         case ((HTTPStatus.UNPROCESSABLE_ENTITY | HTTPStatus.REQUEST_ENTITY_TOO_LARGE), _):
             return Refused(reason=refusal(status, body))
         case _:
@@ -99,6 +108,23 @@ def _void_line(one: object, rows: Sequence[Row]) -> LineFault:
             return LineFault(rows[index].line, "fill_id", told)
         case _:
             raise ValueError("a void fill without its place")
+
+
+def _twice_lines(listed: object, rows: Sequence[Row]) -> tuple[LineFault, ...]:
+    if not isinstance(listed, list):
+        raise ValueError("the fills listed twice are no list")  # noqa: TRY004  # as above
+    return tuple(_twice_line(one, rows) for one in listed)
+
+
+def _twice_line(one: object, rows: Sequence[Row]) -> LineFault:
+    match one:
+        case {"index": int(index), "fill_id": str(fill_id), "other_index": int(other)} if (
+            0 <= other < index < len(rows)
+        ):
+            told = f"{fill_id!r} is in the file twice (also in line {rows[other].line}), both the same: it counts once"
+            return LineFault(rows[index].line, "fill_id", told)
+        case _:
+            raise ValueError("a fill listed twice without its places")
 
 
 def _fault(error: object, rows: Sequence[Row]) -> LineFault:
@@ -128,7 +154,10 @@ async def _import(name: str, data: bytes, gateway_url: str, token: str | None, *
         return _refuse(name, file.faults, f"the rest could not be checked: {error}")
     if isinstance(outcome, Refused):
         faults = [*file.faults, *_others(outcome.faults, file.faults)]
-        return _refuse(name, faults, outcome.reason and f"the gateway {outcome.reason}")
+        reason = outcome.reason and f"the gateway {outcome.reason}"
+        if outcome.others:
+            reason = f"{outcome.others:,} more faults are not listed: correct these first"
+        return _refuse(name, faults, reason, others=outcome.others)
     if file.faults:
         return _refuse(name, [*file.faults, *outcome.void])
     return _tell(name, outcome, dry_run=dry_run)
@@ -141,22 +170,25 @@ def _others(faults: Iterable[LineFault], known: Iterable[LineFault]) -> list[Lin
 
 
 def _tell(name: str, outcome: Accepted, *, dry_run: bool) -> int:
-    for line in outcome.void:
+    for line in (*outcome.void, *outcome.twice_lines):
         print(line, file=sys.stderr)
-    void = f", {len(outcome.void)} are void" if outcome.void else ""
+    more = f", {len(outcome.void)} are void" if outcome.void else ""
+    more += f", {outcome.twice} are in the file twice" if outcome.twice else ""
+    recorded = outcome.repeated - outcome.twice
     if dry_run:
-        told = f"{outcome.created} fills would be imported, {outcome.repeated} are recorded already{void} (dry run)"
+        told = f"{outcome.created} fills would be imported, {recorded} are recorded already{more} (dry run)"
     else:
-        told = f"{outcome.created} fills imported, {outcome.repeated} were recorded already{void}"
+        told = f"{outcome.created} fills imported, {recorded} were recorded already{more}"
     print(f"{name}: {told}")
     return 1 if outcome.void else 0
 
 
-def _refuse(name: str, faults: Iterable[LineFault], reason: str | None = None) -> int:
+def _refuse(name: str, faults: Iterable[LineFault], reason: str | None = None, *, others: int = 0) -> int:
     in_order = sorted(faults, key=lambda fault: fault.line)
     lines = [str(fault) for fault in in_order] + ([reason] if reason else [])
     print("\n".join(lines), file=sys.stderr)
-    what = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
+    count = len(in_order) + others if others else len(lines)
+    what = "1 fault" if count == 1 else f"{count} faults"
     print(f"{name}: refused with {what}, nothing was imported", file=sys.stderr)
     return 1
 

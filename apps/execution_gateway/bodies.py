@@ -12,6 +12,7 @@ from apps.execution_gateway.account_view import AccountView, MirrorHealth
 from apps.execution_gateway.adjustment_ledger import AdjustmentPage, RecordedAdjustment
 from apps.execution_gateway.fill_batch import Comparison, Conflict
 from apps.execution_gateway.fill_input import FillList
+from apps.execution_gateway.input_fields import MAX_FAULTS
 from apps.execution_gateway.ledger import FillPage, RecordedFill
 from apps.execution_gateway.pnl_report import MarketView, RealtimePnl
 from libs.market_data.freshness import MarkState
@@ -88,10 +89,19 @@ class VoidFillRow(msgspec.Struct, frozen=True):
     voided_at: str | None
 
 
+class TwiceListedRow(msgspec.Struct, frozen=True):
+    """A fill that is in the list twice with the same content and counts once; `other_index` is the first place."""
+
+    index: int
+    fill_id: str
+    other_index: int
+
+
 class ImportAnswer(msgspec.Struct, frozen=True):
     """What became of a list of fills: `imported`, or only `checked`; how many are new, and how many stood already.
 
-    `void` counts those that stood already but are void, `void_fills` names them.
+    `void` counts those that stood already but are void, `void_fills` names them. `twice` counts those of `repeated`
+    that were not recorded before but are in the list twice, `twice_fills` names the first of them.
     """
 
     status: str
@@ -99,6 +109,8 @@ class ImportAnswer(msgspec.Struct, frozen=True):
     repeated: int
     void: int
     void_fills: list[VoidFillRow]
+    twice: int
+    twice_fills: list[TwiceListedRow]
 
 
 class RefusedFillRow(msgspec.Struct, frozen=True):
@@ -241,21 +253,23 @@ def import_body(status: str, compared: Comparison) -> bytes:
     """Return the answer to a list of fills.
 
     Sample: `{"status":"imported","created":2,"repeated":0,"void":1,"void_fills":[{"index":2,"fill_id":"f-3",
-    "voided_at":"2025-10-19T14:30:15+00:00"}]}`.
+    "voided_at":"2025-10-19T14:30:15+00:00"}],"twice":0,"twice_fills":[]}`.
     """
     void = [VoidFillRow(one.place, one.fill_id, iso(one.voided_at)) for one in compared.void]
-    return encode(ImportAnswer(status, len(compared.new), compared.repeated, len(void), void))
+    twice = [TwiceListedRow(one.place, one.fill_id, one.earlier_place) for one in compared.twice[:MAX_FAULTS]]
+    new, repeated = len(compared.new), compared.repeated
+    return encode(ImportAnswer(status, new, repeated, len(void), void, len(compared.twice), twice))
 
 
-def refused_fills(posted: FillList, conflicts: Iterable[Conflict]) -> list[RefusedFillRow]:
-    """Return every fault of a list of fills, in the order of the list."""
+def refused_fills(posted: FillList, conflicts: Sequence[Conflict]) -> list[RefusedFillRow]:
+    """Return the faults of a list of fills in the order of the list: the first of them, at most MAX_FAULTS."""
     rows = [
         RefusedFillRow(malformed.place, malformed.fill_id, fault.field or None, fault.message)
         for malformed in posted.malformed
         for fault in malformed.faults
     ]
-    rows += [_conflict_row(posted, conflict) for conflict in conflicts]
-    return sorted(rows, key=lambda row: row.index)
+    rows += [_conflict_row(posted, conflict) for conflict in conflicts[:MAX_FAULTS]]
+    return sorted(rows, key=lambda row: row.index)[:MAX_FAULTS]
 
 
 def recorded_fill_body(recorded: RecordedFill) -> bytes:
@@ -303,7 +317,7 @@ def _conflict_row(posted: FillList, conflict: Conflict) -> RefusedFillRow:
         )
     else:
         other = posted.places[conflict.earlier_place]
-        detail = f"{fill_id!r} stands earlier in the list with another {differing}: give each fill a fill_id of its own"
+        detail = f"{fill_id!r} is in the list twice, here with another {differing}: give each fill a fill_id of its own"
     return RefusedFillRow(posted.places[conflict.place], fill_id, "fill_id", detail, other)
 
 

@@ -35,16 +35,26 @@ class VoidRepeat:
 
 
 @dataclass(frozen=True, slots=True)
+class ListRepeat:
+    """A fill that is in the list twice with the same content: it counts once. Both places count from 0."""
+
+    place: int
+    fill_id: str
+    earlier_place: int
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Some fills beside a ledger: the new ones in their order, how many say again what counts, and the conflicts.
 
-    `void` are those that say again what was voided.
+    `void` are those that say again what was voided; `twice` those of the repeated that only the list itself repeats.
     """
 
     new: tuple[Fill, ...]
     repeated: int
     conflicts: tuple[Conflict, ...]
     void: tuple[VoidRepeat, ...] = ()
+    twice: tuple[ListRepeat, ...] = ()
 
 
 def compare_fills(
@@ -56,7 +66,7 @@ def compare_fills(
     """
     known = dict(recorded)
     first_places: dict[str, int] = {}
-    new, conflicts, void, repeated = [], [], [], 0
+    new, conflicts, void, twice, repeated = [], [], [], [], 0
     for place, fill in enumerate(fills):
         stands = known.get(fill.fill_id)
         if stands is None:
@@ -69,7 +79,9 @@ def compare_fills(
             void.append(VoidRepeat(place, fill.fill_id, voided[fill.fill_id]))
         else:
             repeated += 1
-    return Comparison(tuple(new), repeated, tuple(conflicts), tuple(void))
+            if fill.fill_id in first_places:
+                twice.append(ListRepeat(place, fill.fill_id, first_places[fill.fill_id]))
+    return Comparison(tuple(new), repeated, tuple(conflicts), tuple(void), tuple(twice))
 
 
 def _differing(fill: Fill, other: Fill) -> tuple[str, ...]:

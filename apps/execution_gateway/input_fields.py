@@ -5,7 +5,8 @@ Every reader takes one field as it was written and raises ValueError, whose text
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -21,6 +22,8 @@ EARLIEST_YEAR: Final = 1970
 LIMIT: Final = Decimal(10) ** 12
 """Quantities, prices and amounts stay below this, so that exact arithmetic on them stays affordable."""
 MAX_PLACES: Final = 9
+MAX_FAULTS: Final = 20
+"""How many faults an answer lists; of the others it says how many they are."""
 
 _MAX_NUMBER_LENGTH: Final = 64
 _MAX_SHOWN: Final = 40
@@ -28,6 +31,8 @@ _MAX_SHOWN: Final = 40
 # Wider than what can be subscribed: pairs and options are listed and valued by other means.
 _HELD_SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9./-]{0,31}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")
+_CURRENCY: Final = re.compile(r"[$€£¥]|\b[A-Z]{3}\b")
+_SEPARATED: Final = re.compile(r"[0-9][,'\u2019_\s][0-9]")
 
 # Numbers stay as they are written: there may be thousands of digits.
 _PAIRS: Final = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str, strict=False)
@@ -44,13 +49,16 @@ class FieldFault:
 
 
 class InvalidInputError(ValueError):
-    """The request cannot be accepted as it is; asking again does not help. `faults` names every field at fault."""
+    """The request cannot be accepted as it is; asking again does not help.
 
-    def __init__(self, *faults: FieldFault) -> None:
-        self.faults = faults
-        super().__init__(
-            "; ".join(f"{fault.field}: {fault.message}" if fault.field else fault.message for fault in faults)
-        )
+    `faults` names the fields at fault, at most MAX_FAULTS of them; `others` is the number of those left out.
+    """
+
+    def __init__(self, *faults: FieldFault, others: int = 0) -> None:
+        self.faults = faults[:MAX_FAULTS]
+        self.others = others + len(faults) - len(self.faults)
+        named = [f"{fault.field}: {fault.message}" if fault.field else fault.message for fault in self.faults]
+        super().__init__("; ".join([*named, *([f"and {self.others:,} more"] if self.others else [])]))
 
 
 def given_parameters(
@@ -66,7 +74,7 @@ def given_parameters(
             told = f"known are {', '.join(known)}" if known else "none is known here"
             faults.append(FieldFault(name[:_MAX_SHOWN], f"unknown parameter: {told}"))
         elif name in given:
-            faults.append(FieldFault(name, "given more than once"))
+            faults.append(FieldFault(name[:_MAX_SHOWN], "given more than once"))
         else:
             given[name] = value
     return given
@@ -85,30 +93,34 @@ def read_fields(body: bytes, known: tuple[str, ...], required: tuple[str, ...], 
         raise InvalidInputError(FieldFault("", f"{noun} is no JSON object: {error}")) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInputError(FieldFault("", f"{noun} is not JSON: {error}")) from error
-    faults = [FieldFault(name, "missing: this field is required") for name in required if name not in fields]
-    faults += [
-        FieldFault(shown(name).strip("'\""), f"unknown field: known are {', '.join(known)}")
-        for name in fields
-        if name not in known
-    ]
-    faults += [FieldFault(name, "given more than once: which is meant?") for name in _repeated_names(body, fields)]
+    missing = [name for name in required if name not in fields]
+    unknown = [name for name in fields if name not in known]
+    repeated = _repeated_names(body, fields)
+    faults = [FieldFault(name, "missing: this field is required") for name in missing]
+    faults += [unknown_field(name, known) for name in unknown[:MAX_FAULTS]]
+    faults += [repeated_field(name) for name in repeated[:MAX_FAULTS]]
     if faults:
-        raise InvalidInputError(*faults)
+        raise InvalidInputError(*faults, others=len(missing) + len(unknown) + len(repeated) - len(faults))
     return fields
+
+
+def unknown_field(name: str | bytes, known: Sequence[str]) -> FieldFault:
+    """Return the fault of a field that nobody knows."""
+    return FieldFault(shown(name).strip("'\""), f"unknown field: known are {', '.join(known)}")
+
+
+def repeated_field(name: str) -> FieldFault:
+    """Return the fault of a field that an object has more than once."""
+    return FieldFault(shown(name).strip("'\""), "given more than once: which is meant?")
 
 
 def _repeated_names(body: bytes, fields: Fields) -> list[str]:
     """Return the names that an object has more than once: our decoder takes the last of them without a word."""
-    outer = body
-    for value in map(bytes, fields.values()):
-        if value.startswith(b"["):
-            # A list of thousands of fills: it need not be read again to see what stands around it.
-            outer = outer.replace(value, b"0", 1)
     try:
-        names = [name for name, _ in _PAIRS.decode(outer.decode("utf-8", "replace"))]
+        names = Counter(name for name, _ in _PAIRS.decode(body.decode("utf-8", "replace")))
     except (ValueError, RecursionError):
         return list(fields)  # two decoders that differ about what is written: nobody can say what is meant
-    return sorted({shown(name).strip("'\"") for name in names if names.count(name) > 1})
+    return sorted(name for name, times in names.items() if times > 1)
 
 
 def read_text(raw: msgspec.Raw) -> str:
@@ -164,7 +176,7 @@ def read_not_negative(raw: msgspec.Raw) -> Decimal:
     """Return a decimal, 0 or above."""
     number = read_number(raw)
     if number < 0:
-        raise ValueError(f"expected 0 or more, got {number}")
+        raise ValueError(f"expected 0 or more, got {number}: write what was paid as a positive number")
     return number
 
 
@@ -173,7 +185,7 @@ def read_number(raw: msgspec.Raw) -> Decimal:
     written = bytes(raw)
     text = read_text(raw) if written[:1] == b'"' else written.decode("ascii", "replace")
     if len(text) > _MAX_NUMBER_LENGTH or _NUMBER.fullmatch(text) is None:
-        raise ValueError(f'expected a decimal number such as 100 or "150.25", got {shown(text)}')
+        raise ValueError(f'expected a decimal number such as 100 or "150.25", got {shown(text)}{_hint(text)}')
     number = Decimal(text)
     if abs(number) >= LIMIT:
         raise ValueError(f"expected less than {LIMIT:f}, got {shown(text)}")
@@ -181,6 +193,22 @@ def read_number(raw: msgspec.Raw) -> Decimal:
     if places > MAX_PLACES:
         raise ValueError(f"expected at most {MAX_PLACES} decimal places, got {places}")
     return number
+
+
+def _hint(text: str) -> str:
+    """Return how to write an amount that a broker's or a spreadsheet's file writes for people; empty for others."""
+    if len(text) > _MAX_NUMBER_LENGTH or not any(digit in text for digit in "0123456789"):
+        return ""
+    has_currency = _CURRENCY.search(text) is not None
+    has_separators = _SEPARATED.search(text) is not None
+    remedies = [
+        *(["no $ or other currency"] if has_currency else []),
+        *(["no thousands separators, and a point before the decimals"] if has_separators else []),
+        *(["a minus sign instead of brackets"] if text.startswith("(") and text.endswith(")") else []),
+        *(["no + sign"] if text.startswith("+") else []),
+        *(["no spaces"] if text != text.strip() else []),
+    ]
+    return f": write {'; '.join(remedies)}" if remedies else ""
 
 
 def read_time(raw: msgspec.Raw, now: datetime) -> datetime:

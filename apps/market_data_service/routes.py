@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, FastAPI, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, model_validator
+from pydantic_core import PydanticCustomError
 
 from apps.market_data_service.state import MarketDataService
 from libs.market_data.gaps import Gap
@@ -21,6 +22,8 @@ from libs.service.version import VERSION
 _CACHE_DEADLINE_S = 0.25
 _MOST_SYMBOLS = 5_000
 _MOST_NAMED = 50
+_MOST_FAULTS = 20
+_SHOWN = 40
 
 router = APIRouter()
 
@@ -32,6 +35,25 @@ class SubscribeBody(BaseModel):
 
     symbol: StrictStr | None = None
     symbols: Annotated[list[StrictStr], Field(min_length=1, max_length=_MOST_SYMBOLS)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bound_faults(cls, given: object) -> object:
+        """Refuse many faults of one kind as one: naming each of thousands would hold up everybody else."""
+        if not isinstance(given, dict):
+            return given
+        unknown = [name for name in given if name not in cls.model_fields]
+        if len(unknown) > _MOST_FAULTS:
+            named = ", ".join(ascii(name[:_SHOWN]) for name in unknown[:_MOST_FAULTS])
+            others = f"{len(unknown) - _MOST_FAULTS:,}"
+            raise PydanticCustomError(
+                "unknown_fields", "{named} and {others} more are not known here", {"named": named, "others": others}
+            )
+        listed = given.get("symbols")
+        wrong = sum(not isinstance(one, str) for one in listed) if isinstance(listed, list) else 0
+        if wrong > _MOST_FAULTS:
+            raise PydanticCustomError("no_strings", "{wrong} of the symbols are not strings", {"wrong": f"{wrong:,}"})
+        return given
 
 
 def attach(app: FastAPI, service: MarketDataService) -> None:

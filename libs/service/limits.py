@@ -9,29 +9,37 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from libs.service.problems import send_problem, standard_problem
 
 MAX_BODY_BYTES: Final = 65536
+BODY_TIMEOUT_S: Final = 30.0
+"""How long a body may take to arrive: whoever sends a byte a second keeps a connection for ever."""
 _READ_AWAY_BYTES: Final = 16 * 1024 * 1024
 _READ_AWAY_S: Final = 2.0
 
 
 class BodyLimitMiddleware:
-    """Answer 413 to a body of more than `max_bytes`, whether its length was announced or not.
+    """Answer 413 to a body of more than `max_bytes`, its length announced or not; 408 to one not here in `timeout_s`.
 
     The body is gathered before the application runs: within the limit that is little memory, and the application
     can then not mistake the cut for a bad request of its own.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES, timeout_s: float = BODY_TIMEOUT_S) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 413."""
+        """Pass the request on, or answer 413 or 408."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = None if self._announces_too_much(scope) else await self._gather(receive)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                body = None if self._announces_too_much(scope) else await self._gather(receive)
+        except TimeoutError:
+            await self._give_up(send)
+            return
         if body is None:
-            await _read_away(receive)
+            await read_away(receive)
             await self._refuse(send)
         else:
             await self._app(scope, _replay(body, receive), send)
@@ -44,16 +52,23 @@ class BodyLimitMiddleware:
 
     async def _gather(self, receive: Receive) -> Message | None:
         """Return the whole body as one message, None when it is too long, or the client's disconnect."""
-        chunks = bytearray()
+        chunks: list[bytes] = []
+        length = 0
         while True:
             message = await receive()
             if message["type"] != "http.request":
                 return message
-            chunks += message.get("body", b"")
-            if len(chunks) > self._max_bytes:
+            chunks.append(message.get("body", b""))
+            length += len(chunks[-1])
+            if length > self._max_bytes:
                 return None
             if not message.get("more_body", False):
-                return {"type": "http.request", "body": bytes(chunks), "more_body": False}
+                return {"type": "http.request", "body": b"".join(chunks), "more_body": False}
+
+    async def _give_up(self, send: Send) -> None:
+        problem = standard_problem(408, f"the body did not arrive within {self._timeout_s:g} s; send it again")
+        problem.headers["Connection"] = "close"
+        await send_problem(send, problem)
 
     async def _refuse(self, send: Send) -> None:
         problem = standard_problem(413, f"the body is longer than {self._max_bytes} bytes; send less at a time")
@@ -62,7 +77,7 @@ class BodyLimitMiddleware:
         await send_problem(send, problem)
 
 
-async def _read_away(receive: Receive) -> None:
+async def read_away(receive: Receive) -> None:
     """Take in what is still coming, within reason: closing on unread bytes resets, and the answer is lost."""
     left = _READ_AWAY_BYTES
     with contextlib.suppress(TimeoutError):

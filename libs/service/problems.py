@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Send
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
-_MAX_FIELDS_NAMED: Final = 10
+_MAX_FIELDS_NAMED: Final = 20
 _UNPARSABLE_BODY: Final = "There was an error parsing the body"
 """What FastAPI says, with status 400, of bytes that are not even text or that are nested too deep."""
 
@@ -107,11 +107,15 @@ async def _on_bug(request: Request, error: Exception) -> Response:
 def bad_input(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """Return the 422 problem for pydantic's errors; `errors` in its body has one entry for each wrong field.
 
-    What was sent is not repeated.
+    At most 20 are named, `other_errors` counts the rest. What was sent is not repeated.
     """
     fields = [{"field": _field(error), "problem": _remedy(error)} for error in errors[:_MAX_FIELDS_NAMED]]
     detail = "; ".join(f"{field['field']}: {field['problem']}" for field in fields)
-    return standard_problem(422, detail or "the request is not understood", errors=fields)
+    others = len(errors) - len(fields)
+    extra = {"other_errors": others} if others else {}
+    if others:
+        detail += f"; and {others:,} more"
+    return standard_problem(422, detail or "the request is not understood", errors=fields, **extra)
 
 
 def _field(error: Mapping[str, Any]) -> str:

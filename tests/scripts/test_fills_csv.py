@@ -12,6 +12,7 @@ from scripts.local_services import read_body
 
 HEADER = ",".join(COLUMNS)
 LINE = "f-1,AAPL,buy,100,150.25,0.35,2025-10-19T14:30:15Z"
+NUMBERS = "numbers take no thousands separators, and a point before the decimals"
 CELLS = dict(zip(COLUMNS, LINE.split(","), strict=True))
 
 
@@ -63,7 +64,7 @@ def test_lines_are_numbered_as_an_editor_does():
     quoted = LINE.replace("f-1", '"two\nlines"')
     file = read("", HEADER, "", quoted, "too,short", "", LINE)
     assert [row.line for row in file.rows] == [4, 8]
-    assert told(file) == ["line 6: 2 cells for 7 columns: quote a cell that holds a comma; decimals take a point"]
+    assert told(file) == ["line 6: 2 cells for 7 columns: quote a cell that holds a comma; " + NUMBERS]
 
 
 def test_quoted_cells():

@@ -20,6 +20,7 @@ from tests.support.scripted_http import Said, ScriptedHttp, scripted_http
 ROOT = Path(__file__).parents[2]
 IMPORT = "/api/v1/fills/import"
 HEADER = ",".join(COLUMNS)
+NUMBERS = "numbers take no thousands separators, and a point before the decimals"
 GOOD = "f-1,AAPL,buy,0.123456789,150.10,,2025-10-19T14:30:15Z"
 
 
@@ -122,11 +123,11 @@ class TestOnAGateway:
         assert err == [
             "line 3, column side: expected 'buy' or 'sell', got 'BUY'",
             "line 3, column qty: expected a number above 0, got -1",
-            "line 4: 2 cells for 7 columns: quote a cell that holds a comma; decimals take a point",
+            f"line 4: 2 cells for 7 columns: quote a cell that holds a comma; {NUMBERS}",
             "line 5, column filled_at: expected a time with its zone, such as 2025-10-19T14:30:15Z or …-04:00",
             "line 6, column filled_at: more than 5 minutes in the future: check the clock and the time zone",
             f"line 7, column fill_id: 'known' is recorded already with another qty, filled_at: {remedy}",
-            f"line 9, column fill_id: 'f-1' stands earlier in the list with another qty: {other_remedy}",
+            f"line 9, column fill_id: 'f-1' is in the list twice, here with another qty: {other_remedy}",
             "line 10, column symbol: is empty: every fill needs it",
             f"line 10, column price: longer than 500 characters, '{'9' * 40}'…: is a quote missing?",
             "line 10, column side: expected 'buy' or 'sell', got 'BUY'",
@@ -136,6 +137,58 @@ class TestOnAGateway:
             f"{file}: refused with 13 faults, nothing was imported",
         ]
         assert list(await recorded(gateway)) == ["known"]
+
+    async def test_numbers_written_for_people_are_refused_with_the_remedy(
+        self, gateway: RunningGateway, fills: Path
+    ) -> None:
+        file = write(
+            fills,
+            'f-1,AAPL,buy,100,"$1,234.50",0,2025-10-19T14:30:15Z',
+            "f-2,AAPL,buy,100,150,-1.00,2025-10-19T14:30:15Z",
+            'f-3,AAPL,buy,"1.234,50",150,0,2025-10-19T14:30:15Z',
+            "f-4,AAPL,buy,100,150 USD,0,2025-10-19T14:30:15Z",
+            "f-5,AAPL,buy,100,$1,234.50,0,2025-10-19T14:30:15Z",
+        )
+        number = 'expected a decimal number such as 100 or "150.25", got'
+        separators = "no thousands separators, and a point before the decimals"
+        code, _, err = await run_apart(file, "--url", gateway.base_url)
+        assert code == 1
+        assert err == [
+            f"line 2, column price: {number} '$1,234.50': write no $ or other currency; {separators}",
+            "line 3, column fee: expected 0 or more, got -1.00: write what was paid as a positive number",
+            f"line 4, column qty: {number} '1.234,50': write {separators}",
+            f"line 5, column price: {number} '150 USD': write no $ or other currency",
+            f"line 6: 8 cells for 7 columns: quote a cell that holds a comma; {NUMBERS}",
+            f"{file}: refused with 5 faults, nothing was imported",
+        ]
+
+    async def test_a_fill_id_twice_in_one_file_is_named_with_both_lines(
+        self, gateway: RunningGateway, fills: Path
+    ) -> None:
+        again = GOOD.replace("f-1", "f-2")
+        file = write(fills, GOOD, again, "", GOOD)
+        line = "line 5, column fill_id: 'f-1' is in the file twice (also in line 2), both the same: it counts once"
+        told = f"{file}: 2 fills would be imported, 0 are recorded already, 1 are in the file twice (dry run)"
+        assert await run_apart(file, "--dry-run", "--url", gateway.base_url) == (0, [told], [line])
+        other = write(fills, GOOD, GOOD.replace("150.10", "150.20"))
+        code, _, (told, _) = await run_apart(other, "--url", gateway.base_url)
+        assert code == 1
+        assert told == (
+            "line 3, column fill_id: 'f-1' is in the list twice, here with another price: give each fill a fill_id of "
+            "its own (the other one: line 2)"
+        )
+
+    async def test_of_many_faults_the_first_are_told_and_the_rest_counted(
+        self, gateway: RunningGateway, fills: Path
+    ) -> None:
+        file = write(fills, *(f"f-{number},AAPL,BUY,1,150,,2025-10-19T14:30:15Z" for number in range(1_000)))
+        code, _, err = await run_apart(file, "--url", gateway.base_url)
+        assert code == 1
+        assert [line.partition(",")[0] for line in err[:20]] == [f"line {number}" for number in range(2, 22)]
+        assert err[20:] == [
+            "980 more faults are not listed: correct these first",
+            f"{file}: refused with 1000 faults, nothing was imported",
+        ]
 
     async def test_a_conflict_alone_refuses_the_file(
         self, gateway: RunningGateway, fills: Path, capsys: pytest.CaptureFixture[str]

@@ -42,9 +42,10 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def invalid_input(error: InvalidInputError) -> Problem:
-    """Return a 422 that lists every field at fault; `body` stands for the body as a whole."""
+    """Return a 422 that lists the fields at fault; `body` is the body as a whole, `other_errors` counts the rest."""
     errors = [{"field": fault.field or "body", "problem": fault.message} for fault in error.faults]
-    return standard_problem(422, str(error), errors=errors)
+    others = {"other_errors": error.others} if error.others else {}
+    return standard_problem(422, str(error), errors=errors, **others)
 
 
 def malformed_cursor(error: MalformedCursorError) -> Problem:

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from apps.execution_gateway.answers import Answers
 from apps.execution_gateway.bodies import (
-    RefusedFillRow,
     fill_body,
     import_body,
     recorded_fill_body,
@@ -98,16 +97,15 @@ def fills_routes(
     async def import_fills(request: Request, dry_run: bool = False) -> Response:
         """Record all fills of a list, or none: one that is malformed (422) or in conflict (409) refuses them all.
 
-        Every fault of the list is told at once. With `dry_run=true` nothing is recorded.
+        The first 20 faults are listed, the others counted. With `dry_run=true` nothing is recorded.
         """
         body = await request.body()
         # In a thread: ten thousand fills take a good part of a second, and others are being served.
         posted = await asyncio.to_thread(parse_fills, body, now())
-        is_check = dry_run or bool(posted.malformed)
+        is_check = dry_run or bool(posted.malformed_fills)
         compared = await (ledger.compare_fills(posted.fills) if is_check else ledger.record_fills(posted.fills))
-        refused = refused_fills(posted, compared.conflicts)
-        if refused:
-            raise _all_refused(422 if posted.malformed else 409, refused)
+        if posted.malformed_fills or compared.conflicts:
+            raise _all_refused(posted, compared)
         if not is_check:
             _log_import(compared)
             _tell_all(posted, on_change)
@@ -147,10 +145,14 @@ def _log_import(compared: Comparison) -> None:
     log.info("fills_imported", created=created, repeated=compared.repeated, void=void, symbols=len(symbols))
 
 
-def _all_refused(status: int, refused: list[RefusedFillRow]) -> Problem:
-    fills = len({row.index for row in refused})
-    detail = f"no fill was recorded: {fills} of the list cannot be; `errors` tells why, `index` counts from 0"
-    return standard_problem(status, detail, errors=refused)
+def _all_refused(posted: FillList, compared: Comparison) -> Problem:
+    fills = posted.malformed_fills + len(compared.conflicts)
+    listed = refused_fills(posted, compared.conflicts)
+    others = posted.malformed_faults + len(compared.conflicts) - len(listed)
+    rest = f", and {others:,} more faults are not listed" if others else ""
+    detail = f"no fill was recorded: {fills:,} of the list cannot be; `errors` tells why, `index` counts from 0{rest}"
+    status = 422 if posted.malformed_fills else 409
+    return standard_problem(status, detail, errors=listed, **({"other_errors": others} if others else {}))
 
 
 def _body(schema: dict[str, object]) -> dict[str, object]:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.execution_gateway.fill_batch import Comparison, Conflict, VoidRepeat, compare_fills
+from apps.execution_gateway.fill_batch import Comparison, Conflict, ListRepeat, VoidRepeat, compare_fills
 from libs.portfolio.fills import Fill
 from tests.support.portfolio import fill, fill_lists
 
@@ -16,9 +16,14 @@ def test_what_is_not_recorded_is_new_in_its_order():
 
 
 def test_what_says_the_same_again_is_repeated():
-    assert compare_fills([ONE, TWO, replace(TWO)], {"1": fill("1.000", "10.0", fill_id="1")}) == Comparison(
-        (TWO,), 2, ()
-    )
+    compared = compare_fills([ONE, TWO, replace(TWO)], {"1": fill("1.000", "10.0", fill_id="1")})
+    assert compared == Comparison((TWO,), 2, (), twice=(ListRepeat(2, "2", 1),))
+
+
+def test_what_only_the_list_repeats_is_named_with_both_places():
+    compared = compare_fills([TWO, ONE, TWO, TWO], {"1": ONE})
+    assert (compared.new, compared.repeated) == ((TWO,), 3)
+    assert compared.twice == (ListRepeat(2, "2", 0), ListRepeat(3, "2", 0)), "the recorded one is no repeat of the list"
 
 
 def test_what_says_again_what_was_voided_is_told_apart():

@@ -160,7 +160,8 @@ async def post_list(gateway: RunningGateway, fills: object, query: str = "") -> 
 
 
 def counts(status: str, created: int, repeated: int) -> dict[str, object]:
-    return {"status": status, "created": created, "repeated": repeated, "void": 0, "void_fills": []}
+    return {"status": status, "created": created, "repeated": repeated, "void": 0, "void_fills": [],
+            "twice": 0, "twice_fills": []}  # fmt: skip
 
 
 async def test_a_void_fill_said_again_is_told_and_counts_for_nothing(running_gateway: RunningGateway):

@@ -112,7 +112,9 @@ def test_what_was_sent_is_not_repeated(client: TestClient) -> None:
 
 def test_many_errors_are_cut() -> None:
     errors = [{"loc": ("body", f"f{number}"), "type": "missing"} for number in range(50)]
-    assert len(bad_input(errors).extra["errors"]) == 10  # type: ignore[arg-type]
+    problem = bad_input(errors)
+    assert (len(problem.extra["errors"]), problem.extra["other_errors"]) == (20, 30)  # type: ignore[arg-type]
+    assert problem.detail.endswith("; and 30 more")
     assert bad_input([{"loc": (), "msg": "Odd"}]).detail == "request: odd"
     assert bad_input([]).detail == "the request is not understood"
 
