@@ -28,6 +28,7 @@ from libs.market_data.session import (
     Session,
     StreamErrorReceived,
     SubscriptionConfirmed,
+    counted_code,
 )
 from libs.market_data.silence_watch import SilenceWatch
 from libs.market_data.snapshots import SnapshotFetcher
@@ -137,7 +138,7 @@ class Conversation:
                     log.warning("trading_status_changed", symbol=event.symbol, code=event.code, reason=event.reason)
                     self._link.announce()
             case StreamErrorReceived():
-                counts[f"stream_error_{event.code}"] += 1
+                counts[f"stream_error_{counted_code(event.code)}"] += 1
                 log.warning("stream_error", code=event.code, reason=event.message)
                 if event.code in _PERMANENT_IN_STREAM:
                     raise ConnectionEndedError(ending_of(event.code), event.message, code=event.code)
@@ -158,7 +159,7 @@ class Conversation:
         self._wake.set()
 
     def _take_refusal(self, event: RequestRefused) -> None:
-        self._intake.counts[f"request_refused_{event.code}"] += 1
+        self._intake.counts[f"request_refused_{counted_code(event.code)}"] += 1
         tell = log.info if event.channel is Channel.STATUSES else log.warning
         tell(
             "subscription_refused",

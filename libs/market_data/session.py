@@ -54,6 +54,14 @@ class ErrorCode:
     INSUFFICIENT_SCOPE = 411
 
 
+_DOCUMENTED_CODES: Final = frozenset({400, 401, 402, 403, 404, 405, 406, 407, 409, 410, 411, 500})
+
+
+def counted_code(code: int) -> str:
+    """Return by what an error of `code` is counted: a documented code, else `other`. The wire may not add counters."""
+    return str(code) if code in _DOCUMENTED_CODES else "other"
+
+
 _SIDE_REFUSALS: Final = {
     ErrorCode.INVALID_SYNTAX: Refusal.MALFORMED,
     ErrorCode.SYMBOL_LIMIT: Refusal.OVER_LIMIT,
@@ -213,7 +221,7 @@ class Session:
             self._forgive()
 
     def _take_error(self, error: ErrorMessage) -> RequestRefused | StreamErrorReceived:
-        self.counts[f"error_{error.code}"] += 1
+        self.counts[f"error_{counted_code(error.code)}"] += 1
         request = self.in_flight
         side_refusal = _SIDE_REFUSALS.get(error.code)
         if request is None or side_refusal is None:

@@ -177,13 +177,18 @@ async def test_odd_frames_cost_only_themselves() -> None:
             "not json",
             msgpack.packb([{"T": "q", "S": "AAPL", "bp": "text"}, {"T": "??", "S": "AAPL"}, 5]),
             msgpack.packb([{"T": "error", "code": 999, "msg": "unheard of"}]),
+            msgpack.packb([{"T": "error", "code": code, "msg": "unheard of"} for code in (-1, 0, 1 << 40, 500)]),
             '[{"T":"q","S":"AAPL","bp":1.0,"ap":1.01,"t":"2026-01-01T00:00:00Z"}]',
         ):
             simulator.send_raw(frame)
         await eventually(lambda: quotes)
         assert stream.counts["unreadable_frames"] == 2
         assert stream.counts["unreadable_messages"] == 3
-        assert stream.counts["stream_error_999"] == 1
+        assert stream.counts["stream_error_other"] == 4
+        assert {name for name in stream.counts if name.startswith("stream_error")} == {
+            "stream_error_other",
+            "stream_error_500",
+        }
         assert stream.record("AAPL").rejected == {"malformed": 2}
         assert stream.link.reconnects == 0
 
