@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from apps.alpaca_simulator.faults import NO_FAULTS, Faults, HttpStatus, Seconds
+from apps.alpaca_simulator.faults import NO_FAULTS, Faults, HttpStatus, Seconds, Skew
 from apps.alpaca_simulator.protocol import ErrorCode
 from libs.market_data.symbols import MalformedSymbolError, parse_symbol
 
@@ -15,7 +15,13 @@ SWITCHES: Final[Mapping[str, Any]] = get_type_hints(Faults, include_extras=True)
 """The type of every switch, by its name."""
 
 _DEFAULTS: Final[Mapping[str, Any]] = asdict(NO_FAULTS)
-_FORMS: Final[Mapping[Any, str]] = {ErrorCode: "=CODE", HttpStatus: "=STATUS", Seconds: "=SECONDS", str: "=PATH"}
+_FORMS: Final[Mapping[Any, str]] = {
+    ErrorCode: "=CODE",
+    HttpStatus: "=STATUS",
+    Seconds: "=SECONDS",
+    Skew: "=SECONDS",
+    str: "=PATH",
+}
 _SYMBOL_SETS: Final = frozenset({"dead_symbols", "refused_symbols"})
 
 

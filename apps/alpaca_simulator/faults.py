@@ -17,6 +17,7 @@ from apps.alpaca_simulator.trade_update_faults import Oddity
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 HttpStatus = Annotated[int, Meta(ge=200, le=599)]
 Count = Annotated[int, Meta(ge=0)]
+Skew = Annotated[float, Meta(ge=-86_400, le=86_400)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -37,6 +38,8 @@ class Faults:
     """Seconds before each data frame."""
     late_s: Seconds = 0.0
     """Made-up points of the stream are stamped so many seconds before they are sent; REST shows their true times."""
+    clock_skew_s: Skew = 0.0
+    """The account's clock and the times of made-up points are so many seconds ahead (negative: behind)."""
 
     upgrade_status: HttpStatus | None = None
     """HTTP answer instead of the WebSocket upgrade."""
@@ -141,6 +144,10 @@ class Faults:
     """A split is one SPLIT activity with the difference, instead of the old shares out and the new ones in."""
     order_pieces: Annotated[int, Meta(ge=1)] = 1
     """In how many partial fills an order is filled that comes by REST."""
+
+    def skewed_ns(self, now_ns: int) -> int:
+        """Return what the skewed clock shows at `now_ns`."""
+        return now_ns + round(self.clock_skew_s * 1_000_000_000)
 
     @property
     def refusals(self) -> Refusals:

@@ -105,7 +105,7 @@ class RandomWalkPump:
         """Make `count` quotes, and return how many points somebody will get."""
         if not count or not self._is_open():
             return 0
-        now_ns = time.time_ns()
+        now_ns = self._faults().skewed_ns(time.time_ns())
         points: list[Point] = []
         for symbol in self._lottery.draw(count):
             quote = self._market.step(symbol, now_ns)

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import time
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
@@ -27,12 +28,19 @@ _A_FEW_DAYS: Final = timedelta(days=10)
 
 
 class MarketDataRest:
-    """The data host. Quotes come from the same market as the stream's, bars from the made-up history."""
+    """The data host, by its clock `now_ns`. Quotes come from the stream's market, bars from the made-up history."""
 
-    def __init__(self, market: QuoteSource, history: DailyHistory, calendar: SessionCalendar) -> None:
+    def __init__(
+        self,
+        market: QuoteSource,
+        history: DailyHistory,
+        calendar: SessionCalendar,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
         self._market = market
         self._history = history
         self._calendar = calendar
+        self._now_ns = now_ns
 
     def routes(self, access: RestAccess) -> list[web.RouteDef]:
         """Return the guarded routes."""
@@ -116,18 +124,18 @@ class MarketDataRest:
         return [(session, before) for session, before in days if session.opens_at <= end]
 
     def _bar(self, symbol: str, session: date, previous: date, is_running: bool) -> Bar:
-        latest = self._market.latest_quote(symbol, Feed.SIP, time.time_ns()) if is_running else None
+        latest = self._market.latest_quote(symbol, Feed.SIP, self._now_ns()) if is_running else None
         if latest is None:
             return self._history.bar(symbol, session, previous)
         price = round((latest.bid_price + latest.ask_price) / 2, 2)
         return self._history.running_bar(symbol, session, previous, price)
 
     def _quote(self, symbol: str, feed: Feed) -> dict[str, Any] | None:
-        quote = self._market.latest_quote(symbol, feed, time.time_ns())
+        quote = self._market.latest_quote(symbol, feed, self._now_ns())
         return None if quote is None else quote_body(quote)
 
     def _trade(self, symbol: str, feed: Feed) -> dict[str, Any] | None:
-        trade = self._market.latest_trade(symbol, feed, time.time_ns())
+        trade = self._market.latest_trade(symbol, feed, self._now_ns())
         return None if trade is None else trade_body(trade)
 
 

@@ -228,9 +228,12 @@ class Simulator:
         """
         quote = Quote(
             symbol, float(bid), bid_size, bid_exchange, float(ask), ask_size, ask_exchange,
-            time.time_ns() if time_ns is None else time_ns, conditions, tape or listing_of(symbol).tape,
+            self._now_ns() if time_ns is None else time_ns, conditions, tape or listing_of(symbol).tape,
         )  # fmt: skip
         return self.send(quote)
+
+    def _now_ns(self) -> int:
+        return self.faults.skewed_ns(time.time_ns())
 
     def send(self, quote: Quote) -> int:
         """Send one quote exactly as it is, like `emit`."""
@@ -255,7 +258,7 @@ class Simulator:
         """
         trade = Trade(
             symbol, self._market.tape.next_id() if trade_id is None else trade_id, exchange, float(price), size,
-            time.time_ns() if time_ns is None else time_ns, conditions, tape or listing_of(symbol).tape,
+            self._now_ns() if time_ns is None else time_ns, conditions, tape or listing_of(symbol).tape,
         )  # fmt: skip
         return self.send_trade(trade)
 
@@ -354,7 +357,7 @@ class Simulator:
         app.on_response_prepare.append(self._label)
         app.router.add_get(f"/v2/{{feed:{'|'.join(Feed)}}}", self._stream.handle)
         app.router.add_routes(Control(self).routes())
-        app.router.add_routes(MarketDataRest(self._market, history, self._calendar).routes(access))
+        app.router.add_routes(MarketDataRest(self._market, history, self._calendar, self._now_ns).routes(access))
         app.router.add_get("/stream", self.updates.handle)
         limits = TradingLimits(self.config.trading_rate_limit, lambda: self.faults)
         app.router.add_routes(TradingRest(self.desk, self._calendar, lambda: self.faults).routes(access, limits))

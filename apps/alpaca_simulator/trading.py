@@ -55,7 +55,7 @@ class TradingRest:
         next_open, next_close = await self._calendar.next_hours(now)
         return web.json_response(
             {
-                "timestamp": _new_york(now),
+                "timestamp": _new_york(now + timedelta(seconds=self._faults().clock_skew_s)),
                 "is_open": self._is_open(next_open, next_close),
                 "next_open": _new_york(next_open),
                 "next_close": _new_york(next_close),

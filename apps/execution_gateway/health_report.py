@@ -11,7 +11,7 @@ from libs.market_data.freshness import PriceSource
 from libs.market_data.missing_bars import Gap, gap_lines
 from libs.market_data.prices import LinkState, Mode
 from libs.portfolio.rounding import plain_number
-from libs.service.health import Health, Reason, overall, reason_bodies
+from libs.service.health import Health, Reason, clock_reason, overall, reason_bodies
 
 _NAMED: Final = 20
 
@@ -58,18 +58,27 @@ def reasons(state: GatewayState) -> list[Reason]:
         found += _account_reasons(state.account)
     if state.redis_error is not None:
         found.append(Reason("redis_away", f"Redis is away: {state.redis_error}; prices come from memory and age"))
-    if state.feed.state is LinkState.UNKNOWN:
-        found.append(Reason("price_feed_silent", "no heartbeat from the market data service within 6 seconds"))
-    elif state.feed.state is not LinkState.STREAMING:
-        found.append(Reason("price_feed_not_streaming", f"the link to the venue is {state.feed.state}"))
-    if state.feed.lag_s is not None:
-        lag_s = state.feed.lag_s
-        found.append(Reason("stream_lagging", f"quotes come {lag_s:.0f} s after they were made: none of them is live"))
+    found += _feed_reasons(state.feed)
     if state.foreign:
         found.append(_foreign_reason(state.foreign))
     if state.doubted:
         named = ", ".join(state.doubted[:_NAMED])
         found.append(Reason("prices_doubted", f"newer quotes may have been missed, so these are not live: {named}"))
+    return found
+
+
+def _feed_reasons(feed: FeedView) -> list[Reason]:
+    found = []
+    if feed.state is LinkState.UNKNOWN:
+        found.append(Reason("price_feed_silent", "no heartbeat from the market data service within 6 seconds"))
+    elif feed.state is not LinkState.STREAMING:
+        found.append(Reason("price_feed_not_streaming", f"the link to the venue is {feed.state}"))
+    if feed.lag_s is not None:
+        found.append(
+            Reason("stream_lagging", f"quotes come {feed.lag_s:.0f} s after they were made: none of them is live")
+        )
+    if feed.clock_offset_s:
+        found.append(clock_reason(feed.clock_offset_s))
     return found
 
 
@@ -153,6 +162,7 @@ def health_body(state: GatewayState, version: str) -> dict[str, object]:
             "state": state.feed.state,
             "since": iso(state.feed.since),
             "lag_seconds": state.feed.lag_s,
+            "clock_offset_seconds": round(state.feed.clock_offset_s, 3),
             "heartbeat_age_seconds": None if age is None else round(age, 3),
         },
         "positions": _positions(state),

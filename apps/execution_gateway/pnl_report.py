@@ -97,12 +97,14 @@ class FeedView:
     """What is known of the link to the venue. `since`: when that state began; None when it was never heard of.
 
     `lag_s`: by how many seconds the stream is late, while that makes nothing live; None while it is in time.
+    `clock_offset_s`: what our clock has to add to be the account's; 0 while it is not known to be wrong.
     """
 
     connected: bool
     state: LinkState
     since: datetime | None
     lag_s: float | None = None
+    clock_offset_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +124,13 @@ class RealtimePnl:
 
 
 class _Moment(NamedTuple):
-    """When a book is valued, and what that moment is: `day_began` is when its New York day did."""
+    """When a book is valued, and what that moment is: `day_began` is when its New York day did.
+
+    `now` is by the clock of those who write the prices, which is ours plus `clock_offset`.
+    """
 
     now: datetime
+    clock_offset: timedelta
     day_began: datetime
     market: MarketPhase
 
@@ -241,7 +247,8 @@ class PnlReporter:
         feed = self._prices.feed
         if feed is None or self._prices.is_silent(now):
             return FeedView(connected=False, state=LinkState.UNKNOWN, since=self._prices.heard_at)
-        return FeedView(connected=feed.connected, state=feed.state, since=feed.since, lag_s=feed.lag_s)
+        offset_s = self._prices.alignment.offset.total_seconds()
+        return FeedView(feed.connected, feed.state, feed.since, feed.lag_s, offset_s)
 
     def doubted(self, now: datetime) -> list[str]:
         """Return the held symbols of which the feed says that newer quotes may have been missed."""
@@ -321,7 +328,8 @@ class PnlReporter:
     ) -> list[Valuable]:
         day = book.day(session)
         feed = live_feed(self._prices.feed, self._prices.heard_at, now)
-        moment = _Moment(now, day_start(now.astimezone(NEW_YORK).date()), market.phase)
+        offset = self._prices.alignment.offset
+        moment = _Moment(now + offset, offset, day_start(now.astimezone(NEW_YORK).date()), market.phase)
         inputs = []
         for position in book.open_positions:
             symbol = position.symbol
@@ -356,6 +364,8 @@ class PnlReporter:
         # of an earlier day is not young because its connection was vouched for until this one.
         is_of_today = price is not None and price.timestamp >= moment.day_began
         last_vouched_at = prices.last_vouched_at(symbol) if is_of_today and word is not FeedWord.VOUCHED else None
+        if last_vouched_at is not None:
+            last_vouched_at += moment.clock_offset
         return choose_mark(
             price,
             word=word,

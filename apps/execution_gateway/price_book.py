@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from apps.execution_gateway.clock_alignment import ClockAlignment
 from libs.market_data.clock_lead import is_ahead
 from libs.market_data.freshness import can_vouch, is_doubted, is_fresh
 from libs.market_data.prices import FeedStatus, Price
@@ -54,6 +55,7 @@ class PriceBook:
         self._vouching: FeedStatus | None = None
         self._vouched_at: datetime | None = None
         self._vouched_until: dict[str, _Vouched] = {}
+        self.alignment = ClockAlignment()
         self.evicted = 0
 
     def __len__(self) -> int:
@@ -95,7 +97,7 @@ class PriceBook:
         if is_live and _has_gap(held, price):
             return Verdict.GAP
         is_read_later = not is_live and self._is_asked_later(price, held, at_s)
-        if not (self._is_newer(price, held) or is_read_later or _gives_way(held, price, now)):
+        if not (self._is_newer(price, held) or is_read_later or _gives_way(held, price, self._aligned(now))):
             return Verdict.OUTDATED
         self._keep(price, is_live=is_live, at_s=at_s)
         return Verdict.ACCEPTED
@@ -119,6 +121,9 @@ class PriceBook:
         """Forget the price of `symbol`: whether it is the newest is not known."""
         if symbol in self._prices:
             self._forget(symbol)
+
+    def _aligned(self, now: datetime | None) -> datetime | None:
+        return None if now is None else now + self.alignment.offset
 
     def keep_only(self, symbols: Collection[str]) -> None:
         """Forget the prices of all other symbols: what was missed of them is not known."""

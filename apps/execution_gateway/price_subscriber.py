@@ -224,7 +224,8 @@ class PriceSubscriber:
         if not self.own_feed.owns_status(status):
             self._doubt_status(status)
             return False
-        if self._book.hear(status, delivery.sent_after):
+        is_aligned_anew = self._book.alignment.heard(status.at, delivery.sent_after, self._now())
+        if self._book.hear(status, delivery.sent_after) or is_aligned_anew:
             self._listener.feed_changed()
         return True
 

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from fastapi import FastAPI
@@ -16,8 +16,10 @@ from apps.market_data_service.publishing import FeedAnnouncer, PriceWriter
 from apps.market_data_service.routes import attach
 from apps.market_data_service.settings import MarketDataSettings
 from apps.market_data_service.state import MarketDataService
+from libs.market_data.account_time import AccountTime
 from libs.market_data.alpaca_rest import AlpacaRest
 from libs.market_data.alpaca_stream import AlpacaMarketDataStream
+from libs.market_data.clock_check import ClockCheck
 from libs.market_data.freshness import DELAYED_FEED
 from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.latest_quotes_rest import FEEDS_OVER_REST
@@ -46,9 +48,11 @@ _RELEASE_S = 0.5
 def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> MarketDataService:
     """Build all parts from the settings. Opens nothing."""
     key, secret = settings.credentials
-    rest = AlpacaRest(settings.data_url, settings.trading_url, key, secret)
+    account_time = AccountTime()
+    rest = AlpacaRest(settings.data_url, settings.trading_url, key, secret, now=lambda: check.now())  # noqa: PLW0108 - made of it
+    check = ClockCheck(rest.clock, account_time)
     feed = settings.alpaca_feed
-    clock = MarketClock(rest.clock, MarketHours())
+    clock = MarketClock(check.ask, MarketHours())
     stream = AlpacaMarketDataStream(
         key,
         secret,
@@ -60,6 +64,7 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
         wants_trades=settings.mark_rule == "last",
         fetch_latest_trades=(lambda symbols: rest.latest_trades(symbols, feed)) if feed in FEEDS_OVER_REST else None,
         is_market_open=lambda: clock.current(_utc_now()).phase is MarketPhase.OPEN,
+        account_time=account_time,
         is_late_by_design=lambda: feed == DELAYED_FEED or service.mode is Mode.REPLAY,
     )
     redis = RedisClient(settings.redis_dsn)
@@ -96,8 +101,28 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
         api_token=settings.api_token.get_secret_value() if settings.api_token is not None else None,
         every_s=settings.position_sync_seconds,
     )
+
+    def correct_times(by: timedelta) -> None:
+        latest.shift_received(by)
+        writer.wake()
+        announcer.announce_soon()
+
+    account_time.on_change = correct_times
     service = MarketDataService(
-        settings, stream, latest, redis, cache, writer, announcer, sync, clock, rest, supervisor, lease, leadership
+        settings,
+        stream,
+        latest,
+        redis,
+        cache,
+        writer,
+        announcer,
+        sync,
+        clock,
+        rest,
+        supervisor,
+        lease,
+        leadership,
+        check,
     )
     return service
 
@@ -112,6 +137,7 @@ def create_app(settings: MarketDataSettings, supervisor: Supervisor | None = Non
         log.info("market_data_service_started", version=VERSION, feed=settings.alpaca_feed, url=settings.stream_url)
         await service.clock.state(_utc_now())
         owner.spawn("market-clock", lambda: service.clock.keep_current(_utc_now))
+        owner.spawn("clock-check", service.clock_check.run)
         # Before the stream, so that it is stopped after it: the lease must outlast the connection.
         owner.spawn("leadership", service.leadership.run)
         owner.spawn("price-writer", service.writer.run)

@@ -56,6 +56,8 @@ class _ServiceCollector(Collector):
         if watch.lag_s is not None:
             yield _gauge("quote_lag_seconds", "Venue's time to ours, of the freshest quotes last seen", watch.lag_s)
         yield _gauge("stream_late", "1 while even the freshest quotes come late", stream.late_by_s is not None)
+        offset_s = self._service.clock_check.time.offset.total_seconds()
+        yield _gauge("clock_offset_seconds", "What ages add to our clock; 0 unless it is known to be wrong", offset_s)
         yield _gauge("symbols_wanted", "Symbols wanted by anybody", len(stream.subscribed_symbols))
         yield _gauge("symbols_confirmed", "Symbols that Alpaca has confirmed", len(stream.confirmed))
         yield _gauge("symbols_polled", "Symbols priced by REST, not streamed", len(stream.polled))

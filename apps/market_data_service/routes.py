@@ -123,7 +123,7 @@ async def subscriptions(request: Request) -> Response:
 
 def _details(service: MarketDataService) -> dict[str, dict[str, Any]]:
     # Each of these is worked out over all symbols: once, not once per symbol.
-    stream, now = service.stream, datetime.now(UTC)
+    stream, now = service.stream, service.clock_check.now()
     confirmed, left_out, halted, doubted = stream.confirmed, stream.not_streamed, stream.halted, stream.doubted
     trades, why_no_trades = stream.confirmed_trades, _why_no_trades(service)
     details = {}
@@ -154,7 +154,7 @@ async def price(request: Request, symbol: str) -> Response:
     found = service.latest.price(name) or await _cached(service, name)
     if found is None:
         raise standard_problem(404, f"no price of {name} is known; subscribe to it, or wait for its first good quote")
-    age_s = found.age_s(datetime.now(UTC))
+    age_s = found.age_s(service.clock_check.now())
     # Spliced, not decoded and encoded again: a price keeps every digit that it came with.
     return Response(encode_price(found)[:-1] + b',"age_seconds":%.3f}' % age_s, media_type="application/json")
 
@@ -230,6 +230,7 @@ async def health(request: Request) -> Response:
                 "next_change": _time(market.next_change),
                 "said_by": market.said_by,
                 "last_error": service.clock.last_error,
+                "clock_offset_seconds": round(service.clock_check.time.offset.total_seconds(), 3),
             },
             "snapshots": {"last_error": stream.last_snapshot_fault},
             "polling": {"symbols": sorted(stream.polled), "last_error": stream.poller.last_fault},

@@ -11,6 +11,7 @@ from apps.market_data_service.publishing import FeedAnnouncer, PriceWriter
 from apps.market_data_service.settings import MarketDataSettings
 from libs.market_data.alpaca_rest import SIMULATOR_HEADER, AlpacaRest
 from libs.market_data.alpaca_stream import AlpacaMarketDataStream
+from libs.market_data.clock_check import ClockCheck
 from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.market_hours import MarketClock
 from libs.market_data.prices import FeedStatus, LinkState, Mode
@@ -19,7 +20,7 @@ from libs.market_data.silence import Silence
 from libs.redis_client.client import RedisClient
 from libs.redis_client.lease import Lease
 from libs.redis_client.price_cache import PriceCache
-from libs.service.health import Health, Reason
+from libs.service.health import Health, Reason, clock_reason
 from libs.service.supervise import Supervisor
 
 _CONVERGES_WITHIN_S = 5.0
@@ -43,6 +44,7 @@ class MarketDataService:
     supervisor: Supervisor
     lease: Lease
     leadership: Leadership
+    clock_check: ClockCheck
 
     @property
     def mode(self) -> Mode:
@@ -66,6 +68,8 @@ class MarketDataService:
             doubted=self.stream.doubted | self.writer.unwritable,
             instance=self.lease.instance,
             lag_s=self._lag_s,
+            clock_offset_s=float(round(self.clock_check.time.offset.total_seconds())),
+            at=self.clock_check.now(),
         )
 
     @property
@@ -99,7 +103,22 @@ class MarketDataService:
             ),
             *(self._feed_reasons() if self.leadership.is_leader else [self._standby_reason()]),
             *self._neighbour_reasons(),
+            *self._clock_reasons(),
         ]
+
+    def _clock_reasons(self) -> list[Reason]:
+        reasons = []
+        if offset_s := self.clock_check.time.offset.total_seconds():
+            reasons.append(clock_reason(offset_s))
+        if (ahead_s := self.stream.watch.ahead_s) is not None:
+            reasons.append(
+                Reason(
+                    "stream_ahead",
+                    f"quotes are stamped {ahead_s:.0f} s ahead of this machine's clock, so that none marks: one of the "
+                    "two is wrong. Set the clock (NTP)",
+                )
+            )
+        return reasons
 
     def _standby_reason(self) -> Reason:
         holder = self.leadership.tenure.holder

@@ -63,16 +63,25 @@ class AlpacaRestError(Exception):
 class AlpacaRest:
     """The calls we make. Building it opens nothing; `aclose` (or `async with`) closes what the calls opened.
 
-    `data_url` and `trading_url` come without `/v2`. `timeout_s` bounds every single call as a whole.
+    `data_url` and `trading_url` come without `/v2`. `timeout_s` bounds every single call as a whole. `now` says when an
+    answer was received.
     """
 
     def __init__(
-        self, data_url: str, trading_url: str, key: str | None, secret: str | None, *, timeout_s: float = 5.0
+        self,
+        data_url: str,
+        trading_url: str,
+        key: str | None,
+        secret: str | None,
+        *,
+        timeout_s: float = 5.0,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._data_url = data_url.rstrip("/")
         self._trading_url = trading_url.rstrip("/")
         self._headers = {"APCA-API-KEY-ID": key, "APCA-API-SECRET-KEY": secret} if key and secret else {}
         self._timeout_s = timeout_s
+        self._now = now
         self._http: httpx2.AsyncClient | None = None
         self.simulator_mode: Mode | None = None
         """What the server says it plays; None until asked, and for Alpaca itself."""
@@ -156,7 +165,7 @@ class AlpacaRest:
         url = f"{self._data_url}/v2/stocks/quotes/latest"
         body = await self._get(url, {"symbols": ",".join(symbols), "feed": feed})
         try:
-            quotes, unreadable = read_latest_quotes(body, datetime.now(UTC))
+            quotes, unreadable = read_latest_quotes(body, self._now())
         except _UNREADABLE as error:
             raise _unreadable(url, error) from error
         self.unreadable_quotes += unreadable
@@ -166,7 +175,7 @@ class AlpacaRest:
         url = f"{self._data_url}/v2/stocks/trades/latest"
         body = await self._get(url, {"symbols": ",".join(symbols), "feed": feed})
         try:
-            trades, unreadable = read_latest_trades(body, datetime.now(UTC))
+            trades, unreadable = read_latest_trades(body, self._now())
         except _UNREADABLE as error:
             raise _unreadable(url, error) from error
         self.unreadable_trades += unreadable

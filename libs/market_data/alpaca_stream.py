@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import structlog
 
+from libs.market_data.account_time import AccountTime
 from libs.market_data.alpaca_connection import AlpacaConnection, ConnectionEndedError
 from libs.market_data.channels import Channel, Refusal, SideChannel
 from libs.market_data.conversation import Conversation, StreamParts
@@ -48,7 +49,8 @@ class AlpacaMarketDataStream:
     `url` is the data WebSocket, path included. Quotes that may mark a position go to every handler, in order of
     arrival; the others are counted by reason. `symbol_limit` None: the plan has none, or it shows when it is reached.
     `is_market_open` says whether quotes are to be expected now. `wants_trades` has the trades of the streamed symbols
-    subscribed too; all that is told of them goes to the trade handlers. Only one event loop may use it.
+    subscribed too; all that is told of them goes to the trade handlers. `account_time` corrects the times at which
+    quotes are received. Only one event loop may use it.
     """
 
     def __init__(  # noqa: PLR0913 - each is a setting of its own
@@ -65,6 +67,7 @@ class AlpacaMarketDataStream:
         fetch_latest_trades: FetchLatestTrades | None = None,
         is_market_open: Callable[[], bool] = lambda: True,
         is_late_by_design: Callable[[], bool] = lambda: False,
+        account_time: AccountTime | None = None,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._credentials = (api_key, secret_key)
@@ -95,6 +98,7 @@ class AlpacaMarketDataStream:
             is_market_open,
             self.link.announce,
             is_late_by_design,
+            account_time,
         )
         self._parts = StreamParts(
             self._subscriptions,

@@ -106,10 +106,11 @@ class Conversation:
         turn_began_s = time.monotonic()
         while True:
             frame = await self._connection.recv()
-            received_at = _utc_now()
-            self._watch.check_awake(received_at)
+            now = _utc_now()
+            self._watch.check_awake(now)
+            received_at = now + self._watch.account_time.offset
             now_s = self.last_frame_at_s = time.monotonic()
-            self.last_frame_at = received_at
+            self.last_frame_at = now
             for event in receive(frame, received_at):
                 if event.__class__ is Quote:
                     counts["quotes"] += 1

@@ -6,7 +6,7 @@ clock.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -228,6 +228,17 @@ class LatestQuotes:
             if standing is not held.quote:
                 held.quote = standing
                 self._dirty.setdefault(symbol, None)
+
+    def shift_received(self, by: timedelta) -> None:
+        """Correct when the held quotes were received: our clock was off by so much. The venue's times stay."""
+        for symbol, held in self._held.items():
+            quote = held.quote
+            if quote.timestamp is None or quote.received_at == quote.timestamp:
+                continue
+            shifted = replace(quote, received_at=quote.received_at + by)
+            held.quote = as_standing_quote(shifted) if quote.origin is QuoteOrigin.REST else shifted
+            held.newest_time = min(quote.timestamp, shifted.received_at)
+            self._dirty.setdefault(symbol, None)
 
     def note_written(self, symbols: Iterable[str]) -> None:
         """Note that what was taken of these symbols has reached the readers."""

@@ -117,12 +117,14 @@ class MarketHours:
 class AccountClock:
     """What the account's clock said: `next_change` is the next close while open, else the next opening (aware UTC).
 
-    `simulator_mode` is set when a simulator said it.
+    `simulator_mode` is set when a simulator said it. `timestamp` is the time there (aware UTC), None when the answer
+    had none that can be read.
     """
 
     is_open: bool
     next_change: datetime
     simulator_mode: Mode | None = None
+    timestamp: datetime | None = None
 
 
 class _WireClock(msgspec.Struct):
@@ -135,6 +137,7 @@ class _WireClock(msgspec.Struct):
     is_open: bool
     next_open: Annotated[datetime, msgspec.Meta(tz=True)]
     next_close: Annotated[datetime, msgspec.Meta(tz=True)]
+    timestamp: object = None
 
 
 _decode_clock = msgspec.json.Decoder(_WireClock).decode
@@ -147,7 +150,15 @@ def read_clock(body: bytes, simulator_mode: Mode | None = None) -> AccountClock:
     usable = usable_time(next_change)
     if usable is None:
         raise ValueError(f"the next change at {next_change} is out of range")
-    return AccountClock(wire.is_open, usable, simulator_mode)
+    return AccountClock(wire.is_open, usable, simulator_mode, _time_there(wire.timestamp))
+
+
+def _time_there(wire: object) -> datetime | None:
+    """Return the time in a clock answer. Whether the market is open is worth having without it."""
+    try:
+        return usable_time(msgspec.convert(wire, datetime))
+    except msgspec.ValidationError:
+        return None
 
 
 class SaidBy(StrEnum):

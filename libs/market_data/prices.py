@@ -1,6 +1,6 @@
 """The price of a symbol as one program hands it to another through Redis, and the state of the link that made it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -94,7 +94,8 @@ class FeedStatus:
     first authenticated connection. `halted`: those of them whose trading the venue has halted. `doubted`: those that
     have been silent for longer than is usual for them without a proof that nothing happened; the link does not vouch
     for their prices. `lag_s`: by how many seconds even the freshest streamed quotes come late, while that makes nothing
-    live; None while the stream is in time.
+    live; None while the stream is in time. `at` is when it spoke, by the account's clock where that is known, and
+    `clock_offset_s` what it has to add to its own clock for that, in whole seconds, 0 while that is not wrong.
     """
 
     state: LinkState
@@ -109,3 +110,5 @@ class FeedStatus:
     doubted: frozenset[str] = frozenset()
     instance: str | None = None
     lag_s: float | None = None
+    clock_offset_s: float = 0.0
+    at: datetime | None = field(default=None, compare=False)

@@ -114,10 +114,11 @@ class QuoteIntake:
     def _note_time(self, record: SymbolRecord, quote: Quote) -> None:
         """Note when the venue made a streamed quote. The same time again, as of a replayed quote, is no news."""
         made_at = quote.timestamp
-        if made_at is None or made_at == record.streamed_time or is_ahead(made_at, quote.received_at):
+        if made_at is None or made_at == record.streamed_time:
             return
-        record.streamed_time = made_at
         self.delivery.note(made_at, quote.received_at)
+        if not is_ahead(made_at, quote.received_at):
+            record.streamed_time = made_at
 
     def _record(self, symbol: str) -> SymbolRecord | None:
         record = self.records.begin(symbol)

@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from libs.market_data.account_time import AccountTime
 from libs.market_data.alpaca_connection import ConnectionEndedError
 from libs.market_data.gaps import GapLog
 from libs.market_data.halts import Halts
@@ -33,6 +34,7 @@ class SilenceWatch:
 
     `probes` and `probe_faults` count questions to REST; `on_change` is called when what may be vouched for has changed.
     `is_late_by_design` says that the stream's times are not of now: a delayed feed, or a recording.
+    `account_time` corrects our clock.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class SilenceWatch:
         is_market_open: Callable[[], bool],
         on_change: Callable[[], None],
         is_late_by_design: Callable[[], bool] = lambda: False,
+        account_time: AccountTime | None = None,
     ) -> None:
         self._intake = intake
         self._halts = halts
@@ -52,6 +55,7 @@ class SilenceWatch:
         self._is_market_open = is_market_open
         self._on_change = on_change
         self._is_late_by_design = is_late_by_design
+        self.account_time = account_time or AccountTime()
         self._judge = SilenceJudge()
         self._to_ask: tuple[str, ...] = ()
         self._has_question = asyncio.Event()
@@ -83,6 +87,12 @@ class SilenceWatch:
         """Seconds between the venue's time and ours of the freshest quotes last seen; None before any."""
         least = self._intake.delivery.least
         return None if least is None else least.total_seconds()
+
+    @property
+    def ahead_s(self) -> float | None:
+        """Seconds by which all quotes are stamped ahead of us, so far that none may mark; None while they are not."""
+        ahead = self._intake.delivery.ahead
+        return None if ahead is None else ahead.total_seconds()
 
     @property
     def is_late(self) -> bool:
@@ -136,6 +146,7 @@ class SilenceWatch:
         if asking:
             self._to_ask = asking
             self._has_question.set()
+        self.account_time.witness(self._intake.delivery.last)
         self._intake.is_late = self._intake.delivery.look() and not self._is_late_by_design()
         told = (self.silence, self.dead, self.is_late)
         if told != self._told:

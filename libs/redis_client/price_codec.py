@@ -134,6 +134,8 @@ class _FeedStatusWire(msgspec.Struct, frozen=True):
     doubted: list[str]
     instance: str | None
     lag_s: float | None
+    clock_offset_s: float
+    at: str | None
 
 
 class _ReadFeedStatusWire(msgspec.Struct, frozen=True):
@@ -149,6 +151,8 @@ class _ReadFeedStatusWire(msgspec.Struct, frozen=True):
     doubted: list[str] = []
     instance: str | None = None
     lag_s: float | None = None
+    clock_offset_s: float = 0.0
+    at: datetime | None = None
 
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -308,7 +312,8 @@ def encode_feed_status(status: FeedStatus) -> bytes:
     """Return the content of `feed:status` and of its heartbeat.
 
     Sample: `{"state":"streaming","connected":true,"since":"2025-10-19T13:29:58+00:00","epoch":"c1","feed":"iex",
-    "mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[],"instance":"host-1-ab12","lag_s":null}`
+    "mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[],"instance":"host-1-ab12","lag_s":null,
+    "clock_offset_s":0.0,"at":"2025-10-19T14:30:16+00:00"}`
     """
     return _encode(
         _FeedStatusWire(
@@ -324,6 +329,8 @@ def encode_feed_status(status: FeedStatus) -> bytes:
             doubted=sorted(status.doubted),
             instance=status.instance,
             lag_s=status.lag_s,
+            clock_offset_s=status.clock_offset_s,
+            at=_known_text(status.at),
         )
     )
 
@@ -333,6 +340,7 @@ def decode_feed_status(data: bytes) -> FeedStatus:
     try:
         wire = _decode_feed_status(data)
         since = _utc(wire.since)
+        at = None if wire.at is None else _utc(wire.at)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UnreadableFeedStatusError(str(error)) from error
     return FeedStatus(
@@ -348,6 +356,8 @@ def decode_feed_status(data: bytes) -> FeedStatus:
         doubted=frozenset(wire.doubted),
         instance=wire.instance,
         lag_s=wire.lag_s,
+        clock_offset_s=wire.clock_offset_s,
+        at=at,
     )
 
 

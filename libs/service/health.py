@@ -43,6 +43,16 @@ def unhealthy(reasons: Iterable[Reason]) -> list[Reason]:
     return [reason for reason in reasons if reason.health is Health.UNHEALTHY]
 
 
+def clock_reason(offset_s: float) -> Reason:
+    """Return what is wrong with a clock to which `offset_s` seconds must be added to have the account's."""
+    way = "behind" if offset_s > 0 else "ahead of"
+    return Reason(
+        "clock_wrong",
+        f"this machine's clock is {abs(offset_s):.0f} s {way} the account's: ages are counted by the account's. "
+        "Set the clock (NTP)",
+    )
+
+
 def reason_bodies(reasons: Iterable[Reason]) -> list[dict[str, str]]:
     """Return the reasons as `/health` lists them."""
     return [{"code": reason.code, "detail": reason.detail} for reason in reasons]

@@ -33,8 +33,9 @@ def test_all_is_well():
         "connected": True,
         "state": "streaming",
         "since": "2025-10-20T16:00:00+00:00",
-        "heartbeat_age_seconds": 1.235,
         "lag_seconds": None,
+        "clock_offset_seconds": 0.0,
+        "heartbeat_age_seconds": 1.235,
     }
     assert body["market"] == {"state": "open", "next_change": "2025-10-20T16:00:00+00:00", "said_by": "calendar"}
     assert body["daily_bars"] == {
@@ -89,3 +90,14 @@ def test_a_ledger_that_took_too_long_degrades_while_its_database_answers():
     assert [(reason.code, reason.health) for reason in reasons(slow)] == [("ledger_slow", "degraded")]
     gone = state(ledger_error="the ledger's database did not answer within 2 s", database_error="gone")
     assert [reason.code for reason in reasons(gone)] == ["database_unusable"]
+
+
+def test_a_late_stream_and_a_wrong_clock_degrade():
+    late = state(
+        feed=FeedView(connected=True, state=LinkState.STREAMING, since=NOON, lag_s=900.0, clock_offset_s=-91.4)
+    )
+    lagging, clock = reasons(late)
+    assert (lagging.code, clock.code) == ("stream_lagging", "clock_wrong")
+    assert "900 s" in lagging.detail
+    assert "91 s ahead of" in clock.detail
+    assert health_body(late, "1.0")["status"] == "degraded"

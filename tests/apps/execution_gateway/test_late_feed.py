@@ -71,3 +71,30 @@ async def test_a_key_stamped_far_ahead_is_never_live_and_holds_up_no_later_one(
     assert (await until_source(running_gateway, "stale"))["current_price"] == Decimal("777.00")
     await cache.write([PriceWrite(price(epoch=epoch, seq=None), publish=True)])
     assert (await until_source(running_gateway, "real-time"))["current_price"] == Decimal("152.00")
+
+
+@pytest.mark.parametrize("wrong_by", [timedelta(seconds=-90), timedelta(seconds=90), timedelta(hours=5)])
+async def test_a_wrong_clock_of_the_gateway_changes_no_age(
+    tmp_path: Path, redis_client: RedisClient, redis_url: str, wrong_by: timedelta
+):
+    cache = PriceCache(redis_client, 300)
+    async with serving(settings_in(tmp_path, redis_url), now=lambda: utc_now() + wrong_by) as gateway:
+        await gateway.fill("AAPL", 100, "150.00", filled_at=(utc_now() - timedelta(hours=6)).isoformat())
+        await cache.write([PriceWrite(price(), publish=True)])
+
+        async def heartbeat_is_understood() -> dict:
+            await cache.write_feed_status(streaming("AAPL", at=utc_now()))
+            assert "clock_wrong" in await reasons(gateway)
+            return await row_of(gateway)
+
+        row = await eventually(heartbeat_is_understood, every_s=0.2)
+        assert row["price_source"] == "real-time"
+        assert row["price_age_seconds"] < 30
+        way = "behind" if wrong_by < timedelta() else "ahead of"
+        assert way in (await reasons(gateway))["clock_wrong"]
+
+        # One that the venue has not made yet, by the right clock.
+        ahead = price(seq=2, mid="777.00", timestamp=utc_now() + timedelta(seconds=75))
+        await cache.write([PriceWrite(ahead, publish=True)])
+        await cache.write_feed_status(streaming("AAPL", at=utc_now()))
+        assert (await until_source(gateway, "stale"))["current_price"] == Decimal("777.00")

@@ -87,3 +87,15 @@ def test_times_at_the_ends_of_the_calendar_are_borne() -> None:
     meter.note(datetime.min.replace(tzinfo=NOON.tzinfo), NOON)
     meter.note(datetime.max.replace(tzinfo=NOON.tzinfo), NOON)
     assert not meter.look()
+
+
+def test_when_all_is_stamped_too_far_ahead_to_mark_it_is_said() -> None:
+    meter = DeliveryLag()
+    looked(meter, -90)
+    assert meter.ahead is None
+    looked(meter, -90)
+    assert meter.ahead == timedelta(seconds=90)
+    looked(meter)
+    assert meter.ahead is not None, "nothing new is known"
+    looked(meter, -90, 0.1)
+    assert meter.ahead is None, "it is one symbol's clock"

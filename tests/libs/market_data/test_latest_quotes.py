@@ -310,3 +310,15 @@ def test_what_came_late_is_written_again_as_old_as_the_venue_says(latest: Latest
     assert (write.price.symbol, write.price.received_at, write.publish) == ("AAPL", NOON, True)
     latest.count_from_venue_time()
     assert latest.take(20.0) == []
+
+
+def test_times_of_receipt_follow_a_corrected_clock(latest: LatestQuotes) -> None:
+    by = timedelta(seconds=90)
+    latest.put(make_quote("AAPL", timestamp=NOON + by), "e1")
+    latest.put(make_quote("MSFT", timestamp=NOON + by / 2, origin=QuoteOrigin.REST), "e1")
+    latest.put(make_quote("IBM", timestamp=NOON, received_at=NOON, origin=QuoteOrigin.REST), "e1")
+    latest.take(0.0)
+    latest.shift_received(by)
+    received = {write.price.symbol: write.price.received_at for write in latest.take(1.0)}
+    assert received == {"AAPL": NOON + by, "MSFT": NOON + by / 2}
+    assert latest.put(make_quote("AAPL", bid=150.1, at_s=91), "e1") is None

@@ -77,7 +77,19 @@ class TestReadingAClock:
             b'{"timestamp":"2025-06-24T14:15:22.123456789-04:00","is_open":true,'
             b'"next_open":"2025-06-25T09:30:00-04:00","next_close":"2025-06-24T16:00:00-04:00"}'
         )
-        assert clock == AccountClock(is_open=True, next_change=datetime(2025, 6, 24, 20, 0, tzinfo=UTC))
+        assert clock == AccountClock(
+            is_open=True,
+            next_change=datetime(2025, 6, 24, 20, 0, tzinfo=UTC),
+            timestamp=datetime(2025, 6, 24, 18, 15, 22, 123457, tzinfo=UTC),
+        )
+
+    @pytest.mark.parametrize(
+        "time", ['"soon"', '"2025-06-24T14:15:22"', "null", "12", "{}", '"0001-01-01T00:00:00+23:59"', '""']
+    )
+    def test_a_time_that_cannot_be_read_costs_nothing_else(self, time: str) -> None:
+        hours = '"next_open":"2025-06-25T09:30:00-04:00","next_close":"2025-06-24T16:00:00-04:00"'
+        clock = read_clock(f'{{"timestamp":{time},"is_open":true,{hours}}}'.encode())
+        assert (clock.is_open, clock.timestamp) == (True, None)
 
     def test_closed_changes_at_the_opening(self) -> None:
         clock = read_clock(

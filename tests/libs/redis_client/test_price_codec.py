@@ -49,7 +49,7 @@ UPDATE_SAMPLE = (
 STATUS_SAMPLE = (
     b'{"state":"streaming","connected":true,"since":"2025-10-19T13:29:58+00:00","epoch":"c1","feed":"iex",'
     b'"mode":"paper","symbols":["AAPL","MSFT"],"market":"open","halted":["MSFT"],"doubted":[],"instance":"i1",'
-    b'"lag_s":null}'
+    b'"lag_s":null,"clock_offset_s":0.0,"at":"2025-10-19T14:30:16+00:00"}'
 )
 STATUS = FeedStatus(
     state=LinkState.STREAMING,
@@ -62,6 +62,7 @@ STATUS = FeedStatus(
     market=MarketPhase.OPEN,
     halted=frozenset({"MSFT"}),
     instance="i1",
+    at=datetime(2025, 10, 19, 14, 30, 16, tzinfo=UTC),
 )
 
 money = st.decimals(min_value=Decimal("1e-9"), max_value=Decimal("1e9"), places=9)
@@ -111,6 +112,7 @@ def test_the_samples_are_what_is_written_and_read() -> None:
     assert encode_price_update(PRICE) == UPDATE_SAMPLE
     assert encode_feed_status(STATUS) == STATUS_SAMPLE
     assert decode_feed_status(STATUS_SAMPLE) == STATUS
+    assert decode_feed_status(STATUS_SAMPLE).at == STATUS.at
 
 
 def test_the_last_trade_is_written_once_it_is_known() -> None:
