@@ -143,7 +143,7 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
     is_mirror = settings.position_source == ALPACA
     ledger = Ledger(engine, f"alpaca-{settings.mode}" if is_mirror else DEFAULT_ACCOUNT, now)
     redis = RedisClient(settings.redis_dsn)
-    cache = PriceCache(redis, settings.price_ttl_seconds)
+    cache = PriceCache(redis, settings.price_ttl_seconds, max_spread_pct=settings.max_spread_pct)
     prices = PriceBook()
     bars = DailyBarsStore(settings.daily_bars_path, hours, now)
     marks = MarkRules(

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final, Protocol
 
 import structlog
@@ -238,7 +239,7 @@ class PriceSubscriber:
     def _take_price(self, message: Message) -> None:
         self.counters.messages += 1
         try:
-            price = _price_in(message)
+            price = _price_in(message, self._cache.max_spread_pct)
         except UnreadablePriceError as error:
             self._count_unreadable(message["channel"], error)
             return
@@ -366,8 +367,8 @@ class PriceSubscriber:
             )
 
 
-def _price_in(message: Message) -> Price:
-    price = decode_price_update(message["data"])
+def _price_in(message: Message, max_spread_pct: Decimal | None) -> Price:
+    price = decode_price_update(message["data"], max_spread_pct)
     if message["channel"] != f"{PRICE_CHANNEL_PREFIX}{price.symbol}".encode():
         raise UnreadablePriceError(f"a price of {price.symbol[:40]!r} on another symbol's channel")
     return price

@@ -4,6 +4,7 @@ Which price is written, and what a reader makes of its age, is decided elsewhere
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from typing import Final
 
 import structlog
@@ -81,12 +82,16 @@ class PriceCache:
     """The prices and the feed status in one Redis server. `ttl_s`: how long a price outlives its last write.
 
     `fence`: the instance that must hold the lease of the feed whenever something is written; None: anybody may write.
+    `max_spread_pct` is the widest spread that a reader believes, in percent of mid; None: any.
     `unreadable` counts the entries skipped so far because they held no believable price, `unwritable` the prices that
     could not be written down.
     """
 
-    def __init__(self, client: RedisClient, ttl_s: float, fence: str | None = None) -> None:
+    def __init__(
+        self, client: RedisClient, ttl_s: float, fence: str | None = None, max_spread_pct: Decimal | None = None
+    ) -> None:
         self._client = client
+        self.max_spread_pct = max_spread_pct
         self._ttl_s = max(1, round(ttl_s))
         self._fence_key, self._fence_argument = fence_arguments(fence)
         # A price that stands is read many times a second: its bytes are decoded once. One entry for each symbol read.
@@ -194,7 +199,7 @@ class PriceCache:
         known = self._decoded.get(symbol)
         if known is not None and known[0] == entry:
             return known[1]
-        price = decode_price(entry, symbol)
+        price = decode_price(entry, symbol, self.max_spread_pct)
         self._unreadable_symbols.discard(symbol)
         self._decoded[symbol] = (entry, price)
         return price

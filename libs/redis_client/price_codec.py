@@ -16,6 +16,8 @@ from libs.market_data.wire_times import usable_time
 _SMALLEST: Final = Decimal("1e-9")
 _LARGEST: Final = Decimal(10) ** 12
 """USD per share, and shares: bounds that no real figure reaches, so that arithmetic on it cannot overflow."""
+_FLOAT_ROOM: Final = Decimal("1.000000001")
+_MOST_SEQ: Final = 2**63 - 1
 
 
 class UnreadableError(ValueError):
@@ -197,9 +199,10 @@ def encode_price(price: Price) -> bytes:
     )
 
 
-def decode_price(data: bytes, symbol: str | None = None) -> Price:
+def decode_price(data: bytes, symbol: str | None = None, max_spread_pct: Decimal | None = None) -> Price:
     """Return the price in the content of `price:{symbol}`.
 
+    Where it has sides they are checked as the writer checks them; `max_spread_pct` None: however wide they are.
     `symbol` is the one of the key: it stands in for a missing one and must agree with a given one.
     `{"mid":152.00,"timestamp":"2025-10-19T14:30:15+00:00"}` is enough. Raises UnreadablePriceError.
     """
@@ -211,6 +214,8 @@ def decode_price(data: bytes, symbol: str | None = None) -> Price:
     if not named or (symbol is not None and named != symbol):
         raise UnreadablePriceError(f"expected a price of {symbol!r}, found one of {wire.symbol!r}")
     _check_prices(wire.mid, wire.bid, wire.ask, wire.last)
+    _check_spread(wire.bid, wire.ask, max_spread_pct)
+    _check_seq(wire.seq)
     _check_sizes(wire.bid_size, wire.ask_size, wire.last_size)
     return Price(
         named,
@@ -281,8 +286,8 @@ def encode_price_update(price: Price) -> bytes:
     )
 
 
-def decode_price_update(data: bytes) -> Price:
-    """Return the price in a message of `price.updated.{symbol}`. Raises UnreadablePriceError."""
+def decode_price_update(data: bytes, max_spread_pct: Decimal | None = None) -> Price:
+    """Return the price in a message of `price.updated.{symbol}`, checked like a key. Raises UnreadablePriceError."""
     try:
         wire = _decode_update(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -290,6 +295,8 @@ def decode_price_update(data: bytes) -> Price:
     if not wire.symbol:
         raise UnreadablePriceError("the update names no symbol")
     _check_prices(wire.price, wire.bid, wire.ask, wire.last)
+    _check_spread(wire.bid, wire.ask, max_spread_pct)
+    _check_seq(wire.seq)
     return Price(
         symbol=wire.symbol,
         mid=wire.price,
@@ -390,14 +397,29 @@ def _check_prices(mid: Decimal, bid: Decimal | None, ask: Decimal | None, last: 
     try:
         if (
             _SMALLEST <= mid <= _LARGEST
-            and (bid is None or _SMALLEST <= bid <= _LARGEST)
-            and (ask is None or _SMALLEST <= ask <= _LARGEST)
+            and (bid is None or _SMALLEST <= bid <= mid)
+            and (ask is None or mid <= ask <= _LARGEST)
             and (last is None or _SMALLEST <= last <= _LARGEST)
         ):
             return
     except InvalidOperation:  # NaN cannot be compared
         pass
-    raise UnreadablePriceError(f"expected positive prices, found {mid}, bid {bid}, ask {ask}, last {last}")
+    raise UnreadablePriceError(
+        f"expected positive prices, the mid between bid and ask, found {mid}, bid {bid}, ask {ask}, last {last}"
+    )
+
+
+def _check_spread(bid: Decimal | None, ask: Decimal | None, max_spread_pct: Decimal | None) -> None:
+    """Refuse a quote that the writer would not have written (`why_unmarkable`, which computes with floats)."""
+    if max_spread_pct is None or bid is None or ask is None:
+        return
+    if (ask - bid) * 200 > max_spread_pct * (ask + bid) * _FLOAT_ROOM:
+        raise UnreadablePriceError(f"bid {bid} and ask {ask} lie further apart than MAX_SPREAD_PCT={max_spread_pct}")
+
+
+def _check_seq(seq: int | None) -> None:
+    if seq is not None and not 0 <= seq <= _MOST_SEQ:
+        raise UnreadablePriceError(f"expected a seq from 0 to {_MOST_SEQ}")
 
 
 def _check_sizes(*sizes: Decimal | None) -> None:

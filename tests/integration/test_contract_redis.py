@@ -22,7 +22,10 @@ CACHED = {
 PUBLISHED = {
     "symbol", "price", "timestamp", "bid", "ask", "epoch", "seq", "instance", "suspect_since", "suspect_reason",
 }  # fmt: skip
-STATUS = {"state", "connected", "since", "epoch", "feed", "mode", "symbols", "market", "halted", "doubted", "instance"}
+STATUS = {
+    "state", "connected", "since", "epoch", "feed", "mode", "symbols", "market", "halted", "doubted", "instance",
+    "lag_s",
+}  # fmt: skip
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -159,6 +159,35 @@ async def test_our_key_stands_whatever_is_published_with_our_name(
         assert seen == {Decimal(150)}
 
 
+IMPOSSIBLE: tuple[dict[str, object], ...] = (
+    {"bid": Decimal(900), "ask": Decimal(700)},
+    {"bid": Decimal(778), "ask": Decimal(779)},
+    {"bid": Decimal(775), "ask": Decimal(776)},
+    {"bid": Decimal(1), "ask": Decimal(1553)},
+    {"seq": 2**63},
+    {"seq": -1},
+)
+
+
+@pytest.mark.parametrize("fields", IMPOSSIBLE)
+async def test_what_no_writer_writes_is_not_believed_whatever_its_name(
+    fields: dict[str, object], tmp_path: Path, redis_url: str, ours: PriceCache, redis_client: RedisClient
+) -> None:
+    await ours.write_feed_status(streaming("AAPL"))
+    await ours.write(write(150, 7))
+    async with serving(settings_in(tmp_path, redis_url)) as gateway:
+        await gateway.fill("AAPL", 100, "150.00")
+        counters = gateway.gateway.subscriber.counters
+        await eventually(lambda: gateway.gateway.subscriber.is_connected)
+        forged = {"seq": 8, **fields}
+        await redis_client.publish("price.updated.AAPL", encode_price_update(price("AAPL", 777, **forged)))
+        await eventually(lambda: counters.unreadable == 1)
+        body = await gateway.get("/api/v1/positions/pnl/realtime")
+        assert body["positions"][0]["current_price"] == Decimal(150)
+        await ours.write(write(151, 8))
+        await eventually(lambda: gateway.gateway.prices.price("AAPL").mid == 151)
+
+
 async def test_two_gateways_on_one_server_each_with_its_own_feed(
     tmp_path: Path, redis_url: str, ours: PriceCache, theirs: PriceCache
 ) -> None:

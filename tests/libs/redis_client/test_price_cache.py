@@ -20,7 +20,8 @@ STATUS = FeedStatus(LinkState.STREAMING, True, NOW, "c1", "iex", Mode.PAPER, fro
 
 
 def price(symbol: str, mid: str = "152.00", seq: int = 1) -> Price:
-    return Price(symbol, Decimal(mid), NOW, bid=Decimal("151.99"), ask=Decimal("152.01"), epoch="c1", seq=seq)
+    middle, cent = Decimal(mid), Decimal("0.01")
+    return Price(symbol, middle, NOW, bid=middle - cent, ask=middle + cent, epoch="c1", seq=seq)
 
 
 def write_of(symbol: str, mid: str = "152.00", *, publish: bool = True) -> PriceWrite:

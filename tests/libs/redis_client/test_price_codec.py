@@ -69,7 +69,7 @@ money = st.decimals(min_value=Decimal("1e-9"), max_value=Decimal("1e9"), places=
 shares = st.decimals(min_value=0, max_value=Decimal("1e9"), places=9)
 times = st.datetimes(min_value=datetime(2000, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 words = st.text(max_size=8)
-prices = st.builds(
+unordered_prices = st.builds(
     Price,
     symbol=st.sampled_from(["AAPL", "BRK.B", "F"]),
     mid=money,
@@ -88,6 +88,15 @@ prices = st.builds(
     last_timestamp=st.none() | times,
     last_size=st.none() | shares,
 )
+
+
+def in_order(price: Price) -> Price:
+    """Return the price with its mid between its sides, as a writer makes it."""
+    names = [name for name in ("bid", "mid", "ask") if getattr(price, name) is not None]
+    return replace(price, **dict(zip(names, sorted(getattr(price, name) for name in names), strict=True)))
+
+
+prices = unordered_prices.map(in_order)
 statuses = st.builds(
     FeedStatus,
     state=st.sampled_from(LinkState),
@@ -209,6 +218,17 @@ def test_numbers_stay_as_exact_as_their_text() -> None:
         with_members(last_size=-1),
         with_members(last_timestamp="2025-10-19T14:30:15"),
         with_members(seq="7"),
+        with_members(seq=True),
+        with_members(seq=-1),
+        with_members(seq=2**63),
+        with_members(seq=10**40),
+        with_members(seq=1.5),
+        with_members(bid=900, ask=700),
+        with_members(bid=150.01, ask=149.99),
+        with_members(bid=152.01, ask=152.02),
+        with_members(bid=151.98, ask=151.99),
+        with_members(bid=152.01),
+        with_members(ask=151.99),
         with_members(timestamp=None),
         with_members(timestamp="yesterday"),
         with_members(timestamp="2025-10-19T14:30:15"),
@@ -223,6 +243,29 @@ def test_numbers_stay_as_exact_as_their_text() -> None:
 def test_what_is_no_price_is_unreadable(data: bytes) -> None:
     with pytest.raises(UnreadablePriceError):
         decode_price(data, "AAPL")
+
+
+@pytest.mark.parametrize(
+    ("bid", "ask", "is_believed"),
+    [(None, None, True), (152, 152, True), (152, None, True), (None, 152, True), (95, 105, True), (94.9, 105, False),
+     (1, 303, False)],
+)  # fmt: skip
+def test_a_spread_that_the_writer_would_not_write_is_not_read(
+    bid: float | None, ask: float | None, is_believed: bool
+) -> None:
+    mid = 152 if bid is None or ask is None else (bid + ask) / 2
+    cached = with_members(mid=mid, bid=bid, ask=ask)
+    update = json.dumps({"symbol": "AAPL", "price": mid, "bid": bid, "ask": ask, "timestamp": "2025-10-19T14:30:15Z"})
+    assert decode_price(cached, "AAPL").mid == Decimal(str(mid)), "without a limit: any"
+    for read in (
+        lambda: decode_price(cached, "AAPL", Decimal(10)),
+        lambda: decode_price_update(update.encode(), Decimal(10)),
+    ):
+        if is_believed:
+            assert read().mid == Decimal(str(mid))
+        else:
+            with pytest.raises(UnreadablePriceError, match="MAX_SPREAD_PCT=10"):
+                read()
 
 
 def test_a_price_must_be_of_some_symbol() -> None:
