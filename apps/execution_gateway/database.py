@@ -16,12 +16,12 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from sqlalchemy import URL, Connection, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DisconnectionError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from apps.execution_gateway.postgres_options import CERTIFICATE_FILES, read_options
+from apps.execution_gateway.read_only import ReadOnlyRenewal
+from apps.execution_gateway.sqlite_file import watch_file
 
 CALL_TIMEOUT_S: Final = 2.0
 """The longest that one call to the database may take."""
@@ -102,34 +102,9 @@ def create_engine(database_url: str) -> AsyncEngine:
         connect_args={"timeout": SQLITE_LOCK_WAIT_S},
     )  # fmt: skip
     event.listen(engine.sync_engine, "connect", _enforce_foreign_keys)
-    _watch_file(engine, Path(url.database or ""))
+    watch_file(engine, Path(url.database or ""))
+    ReadOnlyRenewal(engine)
     return engine
-
-
-def _watch_file(engine: AsyncEngine, path: Path) -> None:
-    """Let a connection serve only as long as the file is as it was when it was opened.
-
-    To look costs some microseconds, to open anew milliseconds: our own writes are rare beside our reads.
-    """
-
-    def remember(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        record.info.update(file=_state_of(path), is_new=True)
-
-    def check(_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
-        # A new one is taken as it is: our own writers may change the file at any moment.
-        if not record.info.pop("is_new", False) and record.info["file"] != _state_of(path):
-            raise DisconnectionError("the file has changed")  # the pool opens a new connection
-
-    event.listen(engine.sync_engine, "connect", remember)
-    event.listen(engine.sync_engine, "checkout", check)
-
-
-def _state_of(path: Path) -> tuple[int, int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 async def migrate(engine: AsyncEngine) -> None:
@@ -195,10 +170,12 @@ def _postgres_engine(url: URL) -> AsyncEngine:
 
     arguments = connect_arguments(CALL_TIMEOUT_S, url.query)
     # Pinged before each use: connections that a restart of the server has cut are replaced unnoticed.
-    return create_async_engine(
+    engine = create_async_engine(
         url.difference_update_query(["application_name", *CERTIFICATE_FILES]),
         pool_pre_ping=True, pool_timeout=CALL_TIMEOUT_S, connect_args=arguments,
     )  # fmt: skip
+    ReadOnlyRenewal(engine)
+    return engine
 
 
 def _sqlite_url(url: URL) -> URL:

@@ -23,7 +23,7 @@ class GatewayState:
     `account` is None when the positions are the ledger's own. `redis_error` is None while connected. `doubted` are the
     held symbols that the feed does not vouch for, `foreign` the market data processes of other systems on that server.
     `heartbeat_age_s` is None before the first heartbeat. `ledger_error` is why the positions could not be read in time
-    from a database that answers, None when they were.
+    from a database that answers, None when they were. `write_error` is why nothing can be recorded, None when it can.
     """
 
     mode: Mode
@@ -41,6 +41,7 @@ class GatewayState:
     bars_missing: Sequence[Gap] = ()
     account: AccountView | None = None
     ledger_error: str | None = None
+    write_error: str | None = None
     foreign: Sequence[str] = ()
 
 
@@ -50,10 +51,7 @@ def reasons(state: GatewayState) -> list[Reason]:
         Reason("background_task_died", f"the task {name} has died: {why}", Health.UNHEALTHY)
         for name, why in state.task_failures.items()
     ]
-    if state.database_error is not None:
-        found.append(Reason("database_unusable", state.database_error, Health.UNHEALTHY))
-    elif state.ledger_error is not None:
-        found.append(Reason("ledger_slow", f"the positions cannot be shown now: {state.ledger_error}"))
+    found += _ledger_reasons(state)
     if state.account is not None:
         found += _account_reasons(state.account)
     if state.redis_error is not None:
@@ -91,6 +89,18 @@ def _foreign_reason(foreign: Sequence[str]) -> Reason:
         "the same REDIS_URL, database number included",
         Health.HEALTHY,
     )
+
+
+def _ledger_reasons(state: GatewayState) -> list[Reason]:
+    if state.database_error is not None:
+        return [Reason("database_unusable", state.database_error, Health.UNHEALTHY)]
+    found = []
+    if state.ledger_error is not None:
+        found.append(Reason("ledger_slow", f"the positions cannot be shown now: {state.ledger_error}"))
+    if state.write_error is not None:
+        # Figures are still right: a balancer must not take the gateway out for this.
+        found.append(Reason("ledger_not_writable", state.write_error))
+    return found
 
 
 def _account_reasons(account: AccountView) -> list[Reason]:
@@ -156,7 +166,11 @@ def health_body(state: GatewayState, version: str) -> dict[str, object]:
             "last_error": state.redis_error,
             "foreign_instances": list(state.foreign),
         },
-        "database": {"usable": state.database_error is None, "last_error": state.database_error},
+        "database": {
+            "usable": state.database_error is None,
+            "writable": state.database_error is None and state.write_error is None,
+            "last_error": state.database_error or state.write_error,
+        },
         "price_feed": {
             "connected": state.feed.connected,
             "state": state.feed.state,

@@ -44,6 +44,7 @@ from apps.execution_gateway.routes.history import history_routes
 from apps.execution_gateway.routes.metrics import metrics_routes
 from apps.execution_gateway.routes.positions import positions_routes
 from apps.execution_gateway.settings import ALPACA, GatewaySettings
+from apps.execution_gateway.write_probe import WriteProbe
 from libs.market_data.daily_bars import DailyBarsStore
 from libs.market_data.freshness import MarkRule, MarkRules
 from libs.market_data.market_hours import MarketHours
@@ -74,6 +75,7 @@ class Gateway:
 
     engine: AsyncEngine
     probe: DatabaseProbe
+    write_probe: WriteProbe
     ledger: Ledger
     redis: RedisClient
     prices: PriceBook
@@ -102,7 +104,9 @@ class Gateway:
 
     async def look(self) -> GatewayState:
         """Find out how every part is."""
-        database_error, (pnl, ledger_fault) = await asyncio.gather(self.probe.fault(), self._pnl_or_fault())
+        database_error, write_error, (pnl, ledger_fault) = await asyncio.gather(
+            self.probe.fault(), self.write_probe.fault(), self._pnl_or_fault()
+        )
         # A reading that took too long says nothing of the database while that answers the probe.
         is_slow = isinstance(ledger_fault, DatabaseTimeoutError)
         if database_error is None and ledger_fault is not None and not is_slow:
@@ -114,6 +118,7 @@ class Gateway:
             task_failures=self.supervisor.failures,
             pnl=pnl,
             database_error=database_error,
+            write_error=write_error,
             ledger_error=str(ledger_fault) if is_slow else None,
             redis_address=self.redis.address,
             redis_error=None if self.subscriber.is_connected else self.subscriber.last_error or "not connected yet",
@@ -185,6 +190,7 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
     return Gateway(
         engine=engine,
         probe=DatabaseProbe(engine),
+        write_probe=WriteProbe(engine),
         ledger=ledger,
         redis=redis,
         prices=prices,
@@ -256,6 +262,7 @@ async def running(gateway: Gateway) -> AsyncIterator[None]:
             await gateway.mirror.aclose()
         await gateway.redis.aclose()
         await gateway.probe.finish()
+        await gateway.write_probe.finish()
         await gateway.ledger.finish()
         await gateway.engine.dispose()
         log.info("gateway_stopped")

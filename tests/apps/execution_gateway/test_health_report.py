@@ -71,6 +71,16 @@ def test_each_fault_has_its_reason():
     assert health_body(ill, "1.0")["status"] == "unhealthy"
 
 
+def test_a_ledger_that_takes_no_writings_degrades_and_is_still_read():
+    why = "the ledger takes no writings, the disk is full (12 bytes left): make room on the disk of /var/lib"
+    body = health_body(state(write_error=why), "1.0")
+    assert (body["status"], body["reasons"]) == ("degraded", [{"code": "ledger_not_writable", "detail": why}])
+    assert body["database"] == {"usable": True, "writable": False, "last_error": why}
+    gone = health_body(state(write_error=why, database_error="gone"), "1.0")
+    assert [reason["code"] for reason in gone["reasons"]] == ["database_unusable"]  # type: ignore[attr-defined]
+    assert gone["database"] == {"usable": False, "writable": False, "last_error": "gone"}
+
+
 def test_a_link_that_does_not_stream_degrades():
     waiting = state(feed=FeedView(connected=False, state=LinkState.BACKING_OFF, since=NOON), heartbeat_age_s=None)
     assert [reason.code for reason in reasons(waiting)] == ["price_feed_not_streaming"]
