@@ -67,8 +67,11 @@ def _what(row: Row) -> str:
             return told if row.get("amount") is None else f"{told}, the rest paid at {amount}"
         case AdjustmentKind.SYMBOL_CHANGE:
             return f"renamed to {row.get('new_symbol')}"
-        case AdjustmentKind.TRANSFER:
-            return f"transfer of {_number(row.get('qty'))} at a cost of {amount}"
+        case AdjustmentKind.TRANSFER | AdjustmentKind.MOVE:
+            return f"{kind} of {_number(row.get('qty'))} at a cost of {amount}"
+        case AdjustmentKind.SPIN_OFF:
+            part = f"{_number(row.get('ratio_new'))}/{_number(row.get('ratio_old'))}"
+            return f"spin-off of {_number(row.get('qty'))} {row.get('new_symbol')} with {part} of the cost"
         case AdjustmentKind.CASH_IN_LIEU:
             return f"cash in lieu {amount}"
         case _:

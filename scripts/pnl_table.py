@@ -158,6 +158,8 @@ def _notes(body: Body) -> list[str]:
         since = feed.get("since")
         link = "connected" if feed.get("connected") else "NOT connected"
         notes.append(f"Feed {link} ({feed.get('state')}{f' since {people_time(since)}' if since else ''})")
+        if feed.get("lag_seconds") is not None:
+            notes.append(f"The stream is late: quotes come {feed['lag_seconds']} s after they were made, none is live")
     account = body.get("account")
     if isinstance(account, Mapping):
         notes.append(_account_note(account))

@@ -54,7 +54,7 @@ async def test_a_price_is_cached_with_its_life_and_published(stack: Stack, redis
     assert update.keys() >= PUBLISHED
     assert (update["symbol"], update["bid"], update["ask"]) == ("AAPL", Decimal("149.99"), Decimal("150.01"))
     cached = decoded(await redis.get("price:AAPL"))
-    assert cached.keys() == CACHED
+    assert cached.keys() >= CACHED
     assert (cached["mid"], cached["bid_size"], cached["ask_size"]) == (150, 300, 100)
     assert (cached["exchange"], cached["ask_exchange"], cached["feed"]) == ("V", "Q", "iex")
     assert (cached["epoch"], cached["seq"]) == (update["epoch"], update["seq"])
@@ -146,7 +146,7 @@ async def test_the_heartbeat(stack: Stack, redis: Redis) -> None:
         for _ in range(3):
             status = await anext(beats)
             at_s.append(time.monotonic())
-    assert status.keys() == STATUS
+    assert status.keys() >= STATUS
     assert (status["state"], status["connected"], status["feed"]) == ("streaming", True, "iex")
     assert (status["mode"], status["market"]) == ("simulated", "open")
     assert "JPM" in status["symbols"]

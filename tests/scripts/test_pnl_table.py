@@ -67,6 +67,13 @@ def test_whose_money_it_is_and_what_is_left_out_stand_beside_it() -> None:
     assert "Feed connected (streaming since Mon 10:00:00 New York" in screen
     assert "As of Mon 10:30:15 New York" in screen
     assert "Fees 1.00, not deducted." in screen
+    assert "late" not in screen
+
+
+def test_a_late_stream_is_named() -> None:
+    body = read_body(BODY)
+    body["feed"] = body["feed"] | {"lag_seconds": Decimal("60.0")}
+    assert "The stream is late: quotes come 60.0 s after they were made, none is live" in drawn(body)
 
 
 @pytest.mark.parametrize(
