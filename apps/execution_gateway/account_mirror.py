@@ -15,14 +15,21 @@ import structlog
 from apps.execution_gateway.account_view import AccountReading, AccountView, MirrorHealth
 from apps.execution_gateway.database import BookUnavailableError, DatabaseUnavailableError
 from apps.execution_gateway.mirror_state import MirrorState, MirrorStateStore
-from apps.execution_gateway.mirrored_ledger import MirroredLedger, last_executions, numbered, our_positions
+from apps.execution_gateway.mirrored_ledger import (
+    MirroredLedger,
+    last_executions,
+    lately_appeared,
+    numbered,
+    our_positions,
+)
 from libs.broker.account_messages import AccountSummary
 from libs.broker.account_rest import PAGE_SIZE, AccountRest
 from libs.broker.commands import Command
 from libs.broker.executions import Unreadable
 from libs.broker.known_executions import REMEMBERED
 from libs.broker.mirror import CatchUp, Mirror
-from libs.broker.reconcile import Circumstances, Outcome, Reconciler, compare
+from libs.broker.reconcile import Circumstances, Outcome, Reason, Reconciler, compare
+from libs.broker.reorganizations import symbols_awaiting_cost
 from libs.broker.trade_updates import StreamEvent
 from libs.broker.trading_stream import TradingStream
 from libs.market_data.alpaca_rest import AlpacaRestError
@@ -37,6 +44,7 @@ _PATIENCE: Final = timedelta(minutes=3)
 """How long a difference must stand before the broker is taken at its word: activities may lag behind positions."""
 _READ_HELD_FOR: Final = timedelta(seconds=1)
 _LONGEST_PAUSE_S: Final = 2.0
+_SETTLED: Final = frozenset({Reason.ROUNDING, Reason.COST_METHOD})
 _ACTIVE_ROUND: Final = timedelta(seconds=60)
 
 log = structlog.get_logger(__name__)
@@ -298,12 +306,16 @@ class AccountMirror:
             unsettled=mirror.unsettled(now),
             absent=mirror.absent,
             unhandled=self.ledger.applied.doubtful_symbols,
+            awaiting_cost=symbols_awaiting_cost(self.ledger.applied.waiting),
+            appeared=lately_appeared(book, now),
             last_execution_at=last_executions(book),
         )
 
     def _note_openings(self, outcome: Outcome) -> None:
         """Remember what the first reading of the account could not settle: it was held before we looked, too."""
-        left = {one.symbol for one in outcome.differences} - {one.symbol for one in outcome.adjustments}
+        # A cent, or another cost method, has been settled: it explains itself and nothing that comes later.
+        settled = {one.symbol for one in outcome.differences if one.is_explained and one.reason in _SETTLED}
+        left = {one.symbol for one in outcome.differences} - {one.symbol for one in outcome.adjustments} - settled
         is_first = self._state is None or self._state.confirmed_at is None
         self._opening = frozenset(left if is_first else self._opening & left)
 

@@ -116,6 +116,19 @@ class AdjustmentLedger:
         query = query.order_by(ADJUSTMENTS.c.effective_at.desc(), ADJUSTMENTS.c.seq.desc()).limit(LOAD_ROWS)
         return tuple(_recorded_adjustment(row) for row in await connection.execute(query))
 
+    async def look_up(
+        self, adjustments: Sequence[Adjustment]
+    ) -> tuple[tuple[Adjustment, ...], tuple[RecordedAdjustment, ...]]:
+        """Return which of `adjustments` were never recorded, and what counts that was recorded since they applied."""
+        if not adjustments:
+            return (), ()
+        async with self._access.reading() as connection:
+            known = await self._recorded_among(connection, [one.adjustment_id for one in adjustments])
+            new = tuple(one for one in adjustments if one.adjustment_id not in known)
+            if not new:
+                return (), ()
+            return new, await self.standing(connection, min(one.effective_at for one in new))
+
     async def void(self, adjustment_id: str, reason: str) -> RecordedAdjustment:
         """Let an adjustment count no longer and return it; voiding twice keeps the first reason.
 

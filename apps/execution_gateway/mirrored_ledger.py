@@ -19,7 +19,7 @@ from apps.execution_gateway.column_room import (
     has_room_for_fill_id,
 )
 from apps.execution_gateway.ledger import Changes, Ledger, RecordedFill
-from libs.broker.activity_results import Applied, Known
+from libs.broker.activity_results import ACTIVITY, CASH, Applied, HeldBefore, Known
 from libs.broker.commands import Command, RecordActivity, RecordExecution, VoidExecution
 from libs.broker.corporate_actions import apply_activities
 from libs.broker.executions import Activity, Execution
@@ -30,6 +30,7 @@ from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.book import Book
 from libs.portfolio.days import day_start
 from libs.portfolio.fills import EXACT, ZERO, Fill
+from libs.portfolio.folding import News, Voiding, advance
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +45,7 @@ _MOVING: Final = frozenset(
         AdjustmentKind.SPIN_OFF,
     }
 )
-_BOOKED_WITHIN: Final = timedelta(days=2)
+_BOOKED_WITHIN: Final = timedelta(days=4)
 """A corporate action is in the positions at most this long before its activities are told."""
 _SHOWN: Final = 99
 """How many letters of a name that does not fit are logged."""
@@ -95,14 +96,7 @@ class MirroredLedger:
         """Record what the collected activities come to; return the symbols whose positions have changed."""
         if not self._waiting:
             return set()
-        book = await self._ledger.book()
-
-        def held(symbol: str, day: date) -> OurPosition:
-            position = book.position_before(symbol, day_start(day))
-            return OurPosition(position.qty, position.cost_basis)
-
-        known = Known(self._waited, _adjustment_ids(book, {one.symbol for one in self._waiting.values()}))
-        applied = apply_activities(self._waiting.values(), held, known)
+        applied = await self._work_out()
         changed = await self._record(
             Changes(
                 adjustments=_fitting_adjustments(applied.adjustments),
@@ -122,6 +116,22 @@ class MirroredLedger:
         self._waiting = {one.activity_id: one for one in applied.waiting}
         self._waited = frozenset(self._waiting)
         return changed
+
+    async def _work_out(self) -> Applied:
+        """Return what the collected activities come to.
+
+        Worked out on the book without the corrections that they explain: with these, shares and cost had moved before.
+        """
+        book = await self._ledger.book()
+        symbols = {one.symbol for one in self._waiting.values() if one.symbol is not None}
+        known = Known(self._waited, _adjustment_ids(book, symbols), _paid_by_actions(book, symbols))
+        applied = apply_activities(self._waiting.values(), _held_in(book), known)
+        new, standing = await self._ledger.adjustments.look_up(_fitting_adjustments(applied.adjustments))
+        explained = _explained((), new, standing)
+        if not explained:
+            return applied
+        gone = [one.adjustment for one in standing if one.adjustment.adjustment_id in explained]
+        return apply_activities(self._waiting.values(), _held_in(_without(book, gone)), known)
 
     async def executions_since(self, moment: datetime) -> list[LedgerExecution]:
         """Return what is recorded of executions since `moment`, void ones included."""
@@ -160,6 +170,34 @@ def our_positions(book: Book, now: datetime) -> dict[str, OurPosition]:
         position.symbol: OurPosition(position.qty, theirs[position.symbol].cost_basis, position.cost_basis)
         for position in book.open_positions
     }
+
+
+def lately_appeared(book: Book, now: datetime) -> Mapping[str, Decimal]:
+    """Return the cost of what was taken over from outside within the last days, by symbol, without any activity."""
+    appeared: dict[str, Decimal] = {}
+    for symbol, steps in book.steps.items():
+        for step in reversed(steps):
+            entry = step.entry
+            if entry.at < now - _BOOKED_WITHIN:
+                break
+            if isinstance(entry, Adjustment) and entry.adjustment_id.startswith(RECONCILED) and entry.qty:
+                appeared[symbol] = EXACT.add(appeared.get(symbol, ZERO), entry.amount or ZERO)
+    return appeared
+
+
+def _held_in(book: Book) -> HeldBefore:
+    def held(symbol: str, day: date) -> OurPosition:
+        position = book.position_before(symbol, day_start(day))
+        return OurPosition(position.qty, position.cost_basis)
+
+    return held
+
+
+def _without(book: Book, adjustments: Iterable[Adjustment]) -> Book:
+    """Return the book as it would be without some adjustments."""
+    first = book.revision.adjustment_voids + 1
+    voids = [Voiding(seq, one.adjustment_id, one.symbol) for seq, one in enumerate(adjustments, start=first)]
+    return advance(book, News(adjustment_voids=voids))
 
 
 def last_executions(book: Book) -> Mapping[str, datetime]:
@@ -236,6 +274,19 @@ def _adjustment_ids(book: Book, symbols: Iterable[str | None]) -> frozenset[str]
     """Return the ids of the adjustments that stand of these symbols."""
     entries = (step.entry for symbol in symbols if symbol is not None for step in book.steps.get(symbol, ()))
     return frozenset(entry.adjustment_id for entry in entries if isinstance(entry, Adjustment))
+
+
+def _paid_by_actions(book: Book, symbols: Iterable[str]) -> frozenset[tuple[str, str]]:
+    """Return the kinds of activities, with the symbol, that have brought cash without shares."""
+    entries = [step.entry for symbol in symbols for step in book.steps.get(symbol, ())]
+    return frozenset(
+        (entry.reason.partition(":")[0], entry.symbol)
+        for entry in entries
+        if isinstance(entry, Adjustment)
+        and entry.kind is AdjustmentKind.CASH_IN_LIEU
+        and entry.adjustment_id.startswith(ACTIVITY)
+        and not entry.adjustment_id.endswith(CASH)
+    )
 
 
 def _fill(execution: Execution) -> Fill:

@@ -256,6 +256,7 @@ def _read_one_activity(fields: Fields) -> Execution | Activity | Unreadable:
         number(fields.get("price")),
         text(fields.get("description")),
         text(fields.get("status")),
+        (text(fields.get("activity_sub_type")) or "").upper() or None,
     )
 
 

@@ -14,16 +14,25 @@ from libs.portfolio.days import day_start
 ACCOUNT_WIDE: Final = "ACCOUNT"
 """Stands for the symbol of a fee or dividend that names none. Too long for a symbol, so it can be nobody's."""
 
+ACTIVITY: Final = "activity:"
+"""How the ids of adjustments begin that an activity brought about."""
+CASH: Final = ":cash"
+"""How they end where the activity moved shares, and this is the money."""
+
 HeldBefore = Callable[[str, date], OurPosition]
 """Returns what the ledger held of a symbol as a New York date began, before that date's corporate actions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What earlier rounds came to: ids of the activities that have `waited`, and of adjustments that are `recorded`."""
+    """What earlier rounds came to: ids of the activities that have `waited`, and of adjustments that are `recorded`.
+
+    `paid`: kinds of activities and the symbols for whose shares they brought cash alone.
+    """
 
     waited: Container[str] = ()
     recorded: Container[str] = ()
+    paid: Container[tuple[str, str]] = ()
 
     def have_waited(self, activities: Iterable[Activity]) -> bool:
         """Say whether all of them were given before."""
@@ -66,12 +75,12 @@ class Applied:
 
 def adjustment_id_of(activity: Activity) -> str:
     """Return the ledger's id of what `activity` brings about; the same for ever."""
-    return f"activity:{activity.activity_id}"
+    return f"{ACTIVITY}{activity.activity_id}"
 
 
 def cash_id_of(activity: Activity) -> str:
     """Return the ledger's id of what an activity realizes that moves shares too."""
-    return f"{adjustment_id_of(activity)}:cash"
+    return f"{adjustment_id_of(activity)}{CASH}"
 
 
 def fee_id_of(activity: Activity) -> str:

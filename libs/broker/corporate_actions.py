@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date
+from decimal import Decimal
 from typing import Final
 
 from libs.broker.activity_results import (
@@ -24,16 +25,17 @@ from libs.broker.activity_results import (
 )
 from libs.broker.cash_activities import cash_of_action, fee_in_coins, read_cash
 from libs.broker.executions import Activity
+from libs.broker.reorganizations import REORGANIZATIONS, read_reorganizations
 from libs.broker.share_moves import read_moves, read_renamings
 from libs.broker.splits import read_split, split_ids_of
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
-from libs.portfolio.fills import ZERO
+from libs.portfolio.fills import EXACT, ZERO
 
 _SPLITS: Final = frozenset({"SPLIT", "SSP", "FSPLIT", "RSPLIT"})
 _RENAMINGS: Final = frozenset({"NC", "SC"})
-_TRANSFERS: Final = frozenset(
-    {"SPIN", "SSO", "MA", "REORG", "ACATS", "JNLS", "VOF", "OPEXP", "OPASN", "OPXRC", "OPEXC", "OPTRD", "OPCA"}
-)
+_TRANSFERS: Final = REORGANIZATIONS | {"ACATS", "JNLS", "OPEXP", "OPASN", "OPXRC", "OPEXC", "OPTRD", "OPCA"}
+_STOCK_DIVIDEND: Final = "SDIV"
+_HALF_A_CENT: Final = Decimal("0.005")
 _UNDONE: Final = frozenset({"canceled", "cancelled", "rejected", "reversed"})
 _NOT_YET: Final = frozenset({"pending", "queued", "sent_to_clearing"})
 
@@ -49,6 +51,7 @@ def apply_activities(activities: Iterable[Activity], held: HeldBefore, known: Kn
     parts += [read_moves(entries, held) for entries in sorted_out.moves.values()]
     parts += [_fee_in_coins(one, held) for one in sorted_out.coins]
     parts.append(_paid_beside(sorted_out))
+    parts.append(read_reorganizations(sorted_out.reorganizations, held, known))
     return Applied(
         tuple(one for part in parts for one in part.adjustments),
         tuple(one for part in parts for one in part.cash),
@@ -68,6 +71,7 @@ class _Sorted:
         self.renamings: dict[date, list[Activity]] = defaultdict(list)
         self.moves: dict[tuple[str, str, date], list[Activity]] = defaultdict(list)
         self.coins: list[Activity] = []
+        self.reorganizations: list[Activity] = []
         self.not_yet: list[Activity] = []
         self.undone: list[Activity] = []
 
@@ -83,6 +87,8 @@ class _Sorted:
             self.renamings[activity.date].append(activity)
         elif fee_in_coins(activity) is not None:
             self.coins.append(activity)
+        elif kind in REORGANIZATIONS and activity.symbol is not None:
+            self.reorganizations.append(activity)
         elif kind in _TRANSFERS and activity.symbol is not None:
             self.moves[kind, activity.description or activity.symbol, activity.date].append(activity)
         else:
@@ -123,20 +129,35 @@ def _one_by_one(activities: Iterable[Activity]) -> Applied:
                 unhandled.append(result)
             case None:
                 cash.append(activity)
-    plain = frozenset(one.adjustment_id for one in adjustments if one.kind is not AdjustmentKind.TRANSFER)
+    plain = frozenset(one.adjustment_id for one in adjustments if one.kind is not AdjustmentKind.MOVE)
     return Applied(tuple(adjustments), tuple(cash), unhandled=tuple(unhandled), plain=plain)
 
 
 def _single(activity: Activity) -> Adjustment | Unhandled | None:
     """Return what an activity that stands alone does; None when it moves cash or nothing."""
     kind, amount = activity.kind, activity.net_amount
-    is_in_cash = amount or activity.per_share_amount is not None
-    if kind.startswith("DIV") and not is_in_cash and activity.qty and activity.symbol is not None:
-        # A stock dividend: shares at no cost. A cash dividend names its shares too, but also what each is paid.
-        return adjustment_of(activity, AdjustmentKind.TRANSFER, qty=activity.qty, amount=ZERO)
+    if _is_in_shares(activity):
+        return adjustment_of(activity, AdjustmentKind.MOVE, qty=activity.qty, amount=ZERO)
     if kind.partition(".")[0] in _SPLITS | _TRANSFERS and not amount:
         return Unhandled(activity, "no symbol")
     return read_cash(activity)
+
+
+def _is_in_shares(activity: Activity) -> bool:
+    """Say whether a dividend is paid in shares, which come at no cost.
+
+    A cash dividend names its shares too, and what each is paid; its amount may round to nothing. A stock dividend has a
+    rate as well, and no amount at all.
+    """
+    qty, rate = activity.qty, activity.per_share_amount
+    if not activity.kind.startswith("DIV") or not qty or activity.net_amount or activity.symbol is None:
+        return False
+    sub_kind = activity.sub_kind or activity.kind.partition(".")[2]
+    if sub_kind:
+        return sub_kind == _STOCK_DIVIDEND
+    if rate is None:
+        return True
+    return activity.net_amount is not None and EXACT.multiply(qty, rate).copy_abs() >= _HALF_A_CENT
 
 
 def _fee_in_coins(activity: Activity, held: HeldBefore) -> Applied:

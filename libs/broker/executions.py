@@ -35,7 +35,8 @@ class Activity:
     """One activity that is no trade: a dividend, a fee, a split, cash. Numbers are signed as the broker signs them.
 
     `kind` is the broker's `activity_type`, upper case. `date` is the New York date it is booked under. `net_amount`
-    in USD (positive: paid to the account), `qty` in shares. None is what the broker left out.
+    in USD (positive: paid to the account), `qty` in shares. `sub_kind` is its `activity_sub_type`, upper case. None is
+    what the broker left out.
     """
 
     activity_id: str
@@ -48,6 +49,7 @@ class Activity:
     price: Decimal | None = None
     description: str | None = None
     status: str | None = None
+    sub_kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

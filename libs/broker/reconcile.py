@@ -1,11 +1,12 @@
 """Compares our positions with the account's, gives every difference a reason, and decides when the broker is right.
 
 Pure. A difference becomes an adjustment of the ledger only when two reads in a row saw the same one, with a catch-up
-in between and no execution of that symbol: nothing that is merely late is ever adjusted. A cent or less never is.
+in between and no execution of that symbol: nothing that is merely late is ever adjusted. A cent or less never is. What
+is one event (`cost_events.py`) is adjusted at once, or not at all.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -15,6 +16,7 @@ from typing import Final
 
 from libs.broker.account_messages import AccountPosition, PositionsAnswer
 from libs.broker.commands import VoidExecution
+from libs.broker.cost_events import CostEvents, find_cost_events
 from libs.broker.executions import Execution
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.days import NEW_YORK, day_start
@@ -60,8 +62,9 @@ class Circumstances:
 
     `caught_up_at`: when the last complete catch-up was begun, None: never one; `is_opening`: this account has never
     been in the ledger; `opening`: symbols that it held then and that could not be settled yet. `unsettled`, `absent`:
-    see `Mirror`. `unhandled`: symbols with activities that we could not apply. `last_execution_at`: of each symbol, by
-    the broker's clock.
+    see `Mirror`. `unhandled`: symbols with activities that we could not apply. `awaiting_cost`: those of them whose
+    shares came by a reorganization of which the rest is not reported yet. `appeared`: what shares cost, by symbol, that
+    lately were taken over from outside. `last_execution_at`: of each symbol, by the broker's clock.
     """
 
     now: datetime
@@ -71,6 +74,8 @@ class Circumstances:
     unsettled: frozenset[str] = frozenset()
     absent: tuple[Execution, ...] = ()
     unhandled: frozenset[str] = frozenset()
+    awaiting_cost: frozenset[str] = frozenset()
+    appeared: Mapping[str, Decimal] = field(default_factory=dict)
     last_execution_at: Mapping[str, datetime] = field(default_factory=dict)
 
 
@@ -157,24 +162,34 @@ class Reconciler:
         """Compare one read of the account with `ours` as the ledger stood when the answer came."""
         differences = compare(ours, answer, circumstances)
         open_ones = {one.symbol: one for one in differences if not one.is_explained}
-        before, self._seen = self._seen, {}
+        self._seen = {symbol: self._sighted(one, circumstances.now) for symbol, one in open_ones.items()}
+        events = find_cost_events([one for one in open_ones.values() if _may_be_an_event(one)], circumstances.appeared)
+        settled = [
+            one
+            for symbol, one in open_ones.items()
+            if _is_settled(one, self._seen[symbol], circumstances, self._patience)
+        ]
         adjustments: list[Adjustment] = []
         voids: list[VoidExecution] = []
-        for symbol, difference in open_ones.items():
-            sighting = before.get(symbol)
-            # Ours too: two executions missed one after the other may lack the same shares.
-            figures = (
-                difference.ours_qty, difference.ours_cost, difference.missing_qty, difference.missing_cost,
-            )  # fmt: skip
-            if sighting is None or sighting.figures != figures:
-                sighting = _Sighting(figures, circumstances.now)
-            if not _is_settled(difference, sighting, circumstances, self._patience):
-                self._seen[symbol] = sighting
-            elif difference.reason is Reason.BUSTED_EXECUTION:
+        for difference in _ready(settled, events):
+            del self._seen[difference.symbol]
+            if difference.reason is Reason.BUSTED_EXECUTION:
                 voids += _voids(difference, circumstances)
             else:
-                adjustments.append(_adjustment(difference, circumstances))
+                is_event = events.event_of(difference.symbol) is not None
+                adjustments.append(_adjustment(difference, circumstances, is_event=is_event))
+        for event in events.events:
+            adjustments = _balanced(adjustments, event)
         return Outcome(differences, tuple(adjustments), tuple(voids))
+
+    def _sighted(self, difference: Difference, now: datetime) -> _Sighting:
+        """Return when a difference was first seen as it is."""
+        sighting = self._seen.get(difference.symbol)
+        # Ours too: two executions missed one after the other may lack the same shares.
+        figures = (
+            difference.ours_qty, difference.ours_cost, difference.missing_qty, difference.missing_cost,
+        )  # fmt: skip
+        return sighting if sighting is not None and sighting.figures == figures else _Sighting(figures, now)
 
 
 def is_sync_window(now: datetime) -> bool:
@@ -240,6 +255,38 @@ def _is_like_a_split(mine: OurPosition, qty: Decimal, cost: Decimal) -> bool:
     return near != 1 and abs(exact - near) < Fraction(1, 10**6)
 
 
+def _may_be_an_event(difference: Difference) -> bool:
+    """Say whether a difference may be part of an event that moves cost between symbols."""
+    return difference.reason not in {Reason.OPENING_BALANCE, Reason.BUSTED_EXECUTION}
+
+
+def _ready(settled: Iterable[Difference], events: CostEvents) -> list[Difference]:
+    """Return what to adjust now: of an event all or none, and no cost while it is unclear which shares took it."""
+    by_symbol = {one.symbol: one for one in settled}
+    held_back = {
+        symbol
+        for symbol in events.ambiguous & by_symbol.keys()
+        if not (by_symbol[symbol].missing_qty and by_symbol[symbol].ours_qty)
+    }
+    for event in events.events:
+        if not event <= by_symbol.keys():
+            held_back |= event
+    return [one for symbol, one in by_symbol.items() if symbol not in held_back]
+
+
+def _balanced(adjustments: list[Adjustment], event: frozenset[str]) -> list[Adjustment]:
+    """Return the adjustments with as much cost coming in by `event` as leaves: the shares that moved take it all."""
+    members = [one for one in adjustments if one.symbol in event]
+    moved = next((one for one in members if one.qty), None)
+    if moved is None or len(members) < len(event):
+        return adjustments
+    rest = ZERO
+    for one in members:
+        rest = EXACT.add(rest, one.amount or ZERO)
+    whole = replace(moved, amount=EXACT.subtract(moved.amount or ZERO, rest))
+    return [whole if one is moved else one for one in adjustments]
+
+
 def _is_settled(difference: Difference, sighting: _Sighting, circumstances: Circumstances, patience: timedelta) -> bool:
     """Say whether the difference has stood long enough to be believed."""
     now, caught_up_at = circumstances.now, circumstances.caught_up_at
@@ -247,7 +294,10 @@ def _is_settled(difference: Difference, sighting: _Sighting, circumstances: Circ
         return False
     if difference.reason is Reason.OPENING_BALANCE:
         return True
-    if difference.symbol in circumstances.unhandled:
+    is_cost_only = not difference.missing_qty
+    if is_cost_only and difference.symbol in circumstances.awaiting_cost:
+        return False  # what the rest of the event will say of the cost is not guessed
+    if is_cost_only or difference.symbol in circumstances.unhandled:
         patience = max(patience, _SPLIT_PATIENCE)
     executed_at = circumstances.last_execution_at.get(difference.symbol)
     return (
@@ -257,26 +307,36 @@ def _is_settled(difference: Difference, sighting: _Sighting, circumstances: Circ
     )
 
 
-def _adjustment(difference: Difference, circumstances: Circumstances) -> Adjustment:
+def _adjustment(difference: Difference, circumstances: Circumstances, *, is_event: bool) -> Adjustment:
     """Return what makes ours equal to the account's.
 
     Shares that came or went unexplained count as having crossed the account's edge: neither cash nor gain is known.
     What was bought, or became other shares, counts at its cost.
     """
     now = circumstances.now
-    is_within = difference.reason in {Reason.MISSED_EXECUTION, Reason.CORPORATE_ACTION}
+    is_more = difference.theirs_qty is not None and difference.theirs_qty.copy_abs() > difference.ours_qty.copy_abs()
+    has_no_source = is_more and difference.symbol in circumstances.awaiting_cost and not is_event
     return Adjustment(
         adjustment_id=f"reconciled:{difference.symbol}:{now.astimezone(NEW_YORK):%Y%m%dT%H%M%S.%f%z}",
-        kind=AdjustmentKind.MOVE if is_within and difference.missing_qty else AdjustmentKind.TRANSFER,
+        kind=AdjustmentKind.MOVE if is_event or has_no_source or _is_within(difference) else AdjustmentKind.TRANSFER,
         symbol=difference.symbol,
-        effective_at=_effective_at(difference, circumstances),
-        reason=difference.reason.value,
+        effective_at=_effective_at(difference, circumstances, is_event=is_event),
+        reason=Reason.CORPORATE_ACTION.value if is_event else difference.reason.value,
         qty=difference.missing_qty,
-        amount=difference.missing_cost,
+        # What they cost is still in the symbol that they came of.
+        amount=ZERO if has_no_source else difference.missing_cost,
     )
 
 
-def _effective_at(difference: Difference, circumstances: Circumstances) -> datetime:
+def _is_within(difference: Difference) -> bool:
+    """Say whether shares were bought, or became more or fewer of the same cost."""
+    if not difference.missing_qty:
+        return False
+    is_split = difference.reason is Reason.CORPORATE_ACTION and _is_about(difference.missing_cost, ZERO)
+    return is_split or difference.reason is Reason.MISSED_EXECUTION
+
+
+def _effective_at(difference: Difference, circumstances: Circumstances, *, is_event: bool) -> datetime:
     """Return now; the night before for what moved no shares today: an opening balance, another cost of the same shares.
 
     Not where there were trades today: those would then have been of other shares, or at another cost.
@@ -285,7 +345,7 @@ def _effective_at(difference: Difference, circumstances: Circumstances) -> datet
     today = day_start(now.astimezone(NEW_YORK).date())
     executed_at = circumstances.last_execution_at.get(difference.symbol)
     is_overnight = executed_at is None or executed_at < today - timedelta(seconds=1)
-    is_no_move = difference.reason is Reason.OPENING_BALANCE or not difference.missing_qty
+    is_no_move = difference.reason is Reason.OPENING_BALANCE or (not difference.missing_qty and not is_event)
     if is_no_move and is_overnight:
         return today - timedelta(seconds=1)
     return now

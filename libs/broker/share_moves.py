@@ -1,19 +1,22 @@
-"""Reads what moves shares between symbols, or in and out of the account, from its activities. Pure.
+"""Reads renamings, transfers of shares, options that end, and shares that are paid for, from the activities. Pure.
 
 Effective at the beginning of the New York date that the broker books it under.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
-from libs.broker.activity_results import Applied, HeldBefore, adjustment_of, cash_id_of
+from libs.broker.activity_results import Applied, HeldBefore, Unhandled, adjustment_of, cash_id_of
 from libs.broker.cash_activities import cash_of_action
 from libs.broker.executions import Activity
 from libs.broker.instruments import OPTION_MULTIPLIER, is_option
 from libs.broker.reconcile import OurPosition
+from libs.broker.removals import Removal, is_worthless, removal_of
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
+from libs.portfolio.days import day_start
 from libs.portfolio.fills import EXACT, ZERO
 from libs.portfolio.positions import COST_STEP
 
@@ -63,13 +66,15 @@ def _old_and_new(one: Activity, other: Activity, held: HeldBefore) -> tuple[Acti
 
 
 def read_moves(entries: Sequence[Activity], held: HeldBefore) -> Applied:
-    """Move shares in and out: spin-offs, mergers, transfers, options. What leaves takes its share of the cost along.
+    """Move shares in and out: transfers, options, and mergers for cash. What leaves takes its share of the cost along.
 
     Cash for shares that were taken away is realized against their cost. Beside shares that came in, and where no shares
     move, all of it is a gain: the cost is in the shares, or left with those of an earlier date.
     """
     both_ways = [one for one in entries if _is_paid_both_ways(one, held)]
+    free = [one for one in entries if _is_without_cost(one, held)]
     moving = [replace(one, net_amount=None) if one in both_ways else one for one in entries if one.qty]
+    moving = [one for one in moving if one not in free]
     paying = [one for one in entries if not one.qty and one.net_amount]
     nothing = [one for one in entries if not one.qty and not one.net_amount]
     adjustments = [adjustment for one in moving for adjustment in _move(one, held)]
@@ -83,7 +88,8 @@ def read_moves(entries: Sequence[Activity], held: HeldBefore) -> Applied:
             adjustments.append(adjustment_of(paying.pop(0), AdjustmentKind.CASH_IN_LIEU, amount=gain))
         nothing += paying
     plain = frozenset(one.adjustment_id for one in paid)
-    return Applied((*adjustments, *paid), tuple(nothing), plain=plain)
+    unhandled = tuple(Unhandled(one, "shares without a cost") for one in free)
+    return Applied((*adjustments, *paid), tuple(nothing), unhandled=unhandled, plain=plain)
 
 
 def _is_paid_both_ways(activity: Activity, held: HeldBefore) -> bool:
@@ -105,16 +111,45 @@ def _move(activity: Activity, held: HeldBefore) -> list[Adjustment]:
     before = held(activity.symbol or "", activity.date)
     closed = _closed(qty, before.qty)
     if cash is None:
-        is_leaving = closed == qty
-        cost = _cost_of_closed(before, qty) if is_leaving else EXACT.multiply(qty, _unit_price(activity))
-        return [adjustment_of(activity, AdjustmentKind.TRANSFER, qty=qty, amount=cost)]
+        return [_unpaid_move(activity, qty, held)]
     cost = EXACT.add(_cost_of_closed(before, closed), _cost_of_opened(cash, qty, closed))
-    moved = [adjustment_of(activity, AdjustmentKind.TRANSFER, qty=qty, amount=cost)]
+    moved = [adjustment_of(activity, AdjustmentKind.MOVE, qty=qty, amount=cost)]
     gain = EXACT.add(cash, cost)
     if gain:
         realized = adjustment_of(activity, AdjustmentKind.CASH_IN_LIEU, amount=gain)
         moved.append(replace(realized, adjustment_id=cash_id_of(activity)))
     return moved
+
+
+def _unpaid_move(activity: Activity, qty: Decimal, held: HeldBefore) -> Adjustment:
+    """Return the transfer of shares that nobody paid for: across the account's edge, or within it."""
+    symbol, day = activity.symbol or "", activity.date
+    is_outside = removal_of(activity) is Removal.OUTSIDE
+    before = held(symbol, day)
+    if is_outside and _closed(qty, before.qty) != qty:
+        # Bought on the day itself, perhaps: the day's end is the first moment at which all of them are there.
+        later = held(symbol, day + timedelta(days=1))
+        if _closed(qty, later.qty) == qty:
+            cost = _cost_of_closed(later, qty)
+            moved = adjustment_of(activity, AdjustmentKind.TRANSFER, qty=qty, amount=cost)
+            return replace(moved, effective_at=day_start(day + timedelta(days=1)) - timedelta(microseconds=1))
+    is_leaving = _closed(qty, before.qty) == qty
+    cost = _cost_of_closed(before, qty) if is_leaving else EXACT.multiply(qty, _unit_price(activity))
+    kind = AdjustmentKind.TRANSFER if is_outside else AdjustmentKind.MOVE
+    return adjustment_of(activity, kind, qty=qty, amount=cost)
+
+
+def _is_without_cost(activity: Activity, held: HeldBefore) -> bool:
+    """Say whether shares come in, and nothing says what they had cost: never for nothing."""
+    if not activity.qty or activity.price is not None or _cash_of(activity) is not None:
+        return False
+    return removal_of(activity) is Removal.OUTSIDE and not _takes_some(activity, held)
+
+
+def _takes_some(activity: Activity, held: HeldBefore) -> bool:
+    symbol, qty = activity.symbol or "", activity.qty or ZERO
+    days = (activity.date, activity.date + timedelta(days=1))
+    return any(_closed(qty, held(symbol, day).qty) == qty for day in days)
 
 
 def _closed(qty: Decimal, before: Decimal) -> Decimal:
@@ -147,7 +182,7 @@ def _cash_of(activity: Activity) -> Decimal | None:
     if kind == "OPTRD" and activity.price is not None:
         return EXACT.multiply(qty.copy_negate(), _unit_price(activity))
     is_ended = kind in _OPTION_ENDS and is_option(activity.symbol or "")
-    return ZERO if is_ended else None
+    return ZERO if is_ended or is_worthless(activity) else None
 
 
 def _unit_price(activity: Activity) -> Decimal:

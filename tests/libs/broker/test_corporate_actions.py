@@ -64,7 +64,23 @@ class TestIncome:
 
     def test_a_stock_dividend_is_shares_at_no_cost(self) -> None:
         adjustment = only(apply_activities([activity("DIV", qty=3, net_amount=0)], NOTHING_HELD))
-        assert (adjustment.kind, adjustment.qty, adjustment.amount) == (AdjustmentKind.TRANSFER, 3, 0)
+        assert (adjustment.kind, adjustment.qty, adjustment.amount) == (AdjustmentKind.MOVE, 3, 0)
+
+    @pytest.mark.parametrize(
+        ("fields", "is_in_shares"),
+        [
+            ({"net_amount": 0, "per_share_amount": 1.12}, True),
+            ({"net_amount": 0, "per_share_amount": 1.12, "sub_kind": "SDIV"}, True),
+            ({"net_amount": 0, "per_share_amount": 0.0001}, False),
+            ({"net_amount": 0, "per_share_amount": 1.12, "sub_kind": "CDIV"}, False),
+            ({"net_amount": 0, "sub_kind": "ROC"}, False),
+            ({"net_amount": 13.44, "per_share_amount": 1.12}, False),
+            ({"sub_kind": "SDIV"}, True),
+        ],
+    )
+    def test_a_rate_alone_makes_no_cash_dividend(self, fields, is_in_shares) -> None:
+        applied = apply_activities([activity("DIV", qty=12, **fields)], NOTHING_HELD)
+        assert [one.kind is AdjustmentKind.MOVE for one in applied.adjustments if one.qty] == [True] * is_in_shares
 
     @pytest.mark.parametrize("kind", ["CSD", "CSW", "JNLC", "TRANS", "ACATC", "ACATS", "JNLS"])
     def test_cash_from_outside_is_booked_and_changes_no_position(self, kind) -> None:

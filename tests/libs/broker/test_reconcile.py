@@ -204,8 +204,9 @@ class TestPatience:
 
     def test_cost_alone_that_stays_unexplained_is_adjusted(self) -> None:
         reads = Reads()
-        reads.at(0, OURS, their(10, 1100))
-        (adjustment,) = reads.at(1, OURS, their(10, 1100)).adjustments
+        found = [reads.at(minute, OURS, their(10, 1100)).adjustments for minute in (0, 1, 14.9, 15)]
+        assert found[:3] == [(), (), ()], "shares that took it may still appear"
+        (adjustment,) = found[3]
         assert (adjustment.qty, adjustment.amount, adjustment.reason) == (0, 100, "cost_method")
 
     def test_the_sync_window_counts_for_nothing(self) -> None:
@@ -250,14 +251,14 @@ class TestOpening:
 
 @pytest.mark.parametrize(
     ("executed_at", "effective_at"),
-    [(None, datetime(2025, 10, 20, 3, 59, 59, tzinfo=UTC)), (NOON - MINUTE, NOON + MINUTE)],
+    [(None, datetime(2025, 10, 20, 3, 59, 59, tzinfo=UTC)), (NOON - MINUTE, NOON + 15 * MINUTE)],
 )
 def test_another_cost_of_the_same_shares_moves_no_day(executed_at, effective_at) -> None:
     """No money has moved: neither the day's P&L nor realized and unrealized together."""
     traded = {} if executed_at is None else {"AAPL": executed_at}
     reads = Reads()
     reads.at(0, our(10, 1000), their(10, 900), last_execution_at=traded)
-    (adjustment,) = reads.at(1, our(10, 1000), their(10, 900), last_execution_at=traded).adjustments
+    (adjustment,) = reads.at(15, our(10, 1000), their(10, 900), last_execution_at=traded).adjustments
     assert (adjustment.qty, adjustment.amount, adjustment.effective_at) == (0, -100, effective_at)
     book = book_of(fill(10, 100, filled_at=NOON - timedelta(days=9)), adjustment)
     position = book.positions["AAPL"]
@@ -312,7 +313,7 @@ signed = st.integers(-50, 50).map(D) | st.decimals("-100", "100", places=9)
 @given(fill_lists(symbols=("AAPL", "TSLA"), max_size=8), signed, st.decimals("0.01", "100000", places=9), st.booleans())
 def test_an_adjustment_makes_ours_equal_to_theirs(fills, qty, cost, is_opening) -> None:
     book = advance(Book(), arrive(fills))
-    read_at = [OPENING + timedelta(days=4), OPENING + timedelta(days=4, minutes=1)]
+    read_at = [OPENING + timedelta(days=4), OPENING + timedelta(days=4, minutes=15)]
     held = answer(*([their(qty, cost.copy_sign(qty))] if qty else []))
     reconciler = Reconciler()
     for at in read_at:

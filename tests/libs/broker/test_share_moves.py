@@ -1,14 +1,14 @@
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from libs.broker.activity_results import Applied, adjustment_id_of
+from libs.broker.activity_results import Applied, Unhandled, adjustment_id_of
 from libs.broker.corporate_actions import apply_activities
 from libs.broker.executions import Activity
 from libs.broker.reconcile import OurPosition
 from libs.portfolio.adjustments import AdjustmentKind
-from tests.libs.broker.activity_samples import MONDAY, NOTHING_HELD, D, activity, holding, only
+from tests.libs.broker.activity_samples import MONDAY, NOTHING_HELD, D, activity, holding, only, waited
 from tests.support.portfolio import book_of, fill
 
 
@@ -64,10 +64,32 @@ class TestRenamings:
 
 
 class TestMoves:
-    @pytest.mark.parametrize("kind", ["SPIN", "MA", "REORG", "ACATS", "JNLS", "OPEXP", "VOF", "SSO"])
-    def test_what_comes_in_costs_its_price(self, kind) -> None:
+    @pytest.mark.parametrize(
+        ("kind", "booked"),
+        [
+            ("ACATS", AdjustmentKind.TRANSFER),
+            ("JNLS", AdjustmentKind.TRANSFER),
+            ("OPEXP", AdjustmentKind.MOVE),
+            ("OPCA", AdjustmentKind.MOVE),
+        ],
+    )
+    def test_what_comes_in_costs_its_price(self, kind, booked) -> None:
         adjustment = only(apply_activities([activity(kind, qty=5, price=20)], NOTHING_HELD))
-        assert (adjustment.kind, adjustment.qty, adjustment.amount) == (AdjustmentKind.TRANSFER, 5, 100)
+        assert (adjustment.kind, adjustment.qty, adjustment.amount) == (booked, 5, 100)
+
+    @pytest.mark.parametrize("kind", ["ACATS", "JNLS"])
+    def test_what_comes_in_without_a_price_is_not_for_nothing(self, kind) -> None:
+        one = activity(kind, qty=5)
+        assert apply_activities([one], NOTHING_HELD) == Applied(unhandled=(Unhandled(one, "shares without a cost"),))
+
+    def test_a_transfer_out_of_what_was_bought_that_day_realizes_nothing(self) -> None:
+        def held(_symbol: str, day: date) -> OurPosition:
+            return OurPosition(D(6), D(600)) if day > MONDAY else OurPosition(D(0), D(0))
+
+        out = only(apply_activities([activity("ACATS", qty=-6)], held))
+        bought = fill(6, 100, filled_at=datetime(2025, 10, 20, 15, tzinfo=UTC))
+        position = book_of(bought, out).positions["AAPL"]
+        assert (position.qty, position.realized_pnl) == (0, 0)
 
     @pytest.mark.parametrize(("held", "cost", "qty", "amount"), [(10, 300, -4, -120), (-10, -300, 10, 300)])
     def test_what_leaves_takes_its_part_of_the_cost_along(self, held, cost, qty, amount) -> None:
@@ -78,22 +100,12 @@ class TestMoves:
         adjustment = only(apply_activities([activity("JNLS", qty=-11, price=2)], holding(10, 300)))
         assert (adjustment.qty, adjustment.amount) == (-11, -22)
 
-    def test_a_spin_off_moves_cost_to_the_new_symbol(self) -> None:
-        entries = [
-            activity("SPIN", "GEHC", qty=3, price=50, description="GE spin-off"),
-            activity("SPIN", qty=-10, price=100, description="GE spin-off"),
-            activity("SPIN", qty=10, price=85, description="GE spin-off"),
-        ]
-        applied = apply_activities(entries, holding(10, 1000))
-        moved = [(one.symbol, one.qty, one.amount) for one in applied.adjustments]
-        assert moved == [("GEHC", 3, 150), ("AAPL", -10, -1000), ("AAPL", 10, 850)]
-
     @pytest.mark.parametrize(("paid", "gain"), [(1500, 500), (900, -100)])
     def test_cash_for_shares_that_left_is_realized_against_their_cost(self, paid, gain) -> None:
         entries = [activity("MA", qty=-10), activity("MA", net_amount=paid)]
         applied = apply_activities(entries, holding(10, 1000))
-        assert [one.amount for one in applied.adjustments] == [-1000, gain]
-        assert applied.adjustments[1].kind is AdjustmentKind.CASH_IN_LIEU
+        assert [one.amount for one in applied.adjustments] == [-1000, -1000, paid]
+        assert {one.kind for one in applied.adjustments[1:]} == {AdjustmentKind.CASH_IN_LIEU}
         bought = fill(10, 100, filled_at=datetime(2025, 10, 1, 15, tzinfo=UTC))
         position = book_of(bought, *applied.adjustments).positions["AAPL"]
         assert (position.qty, position.cost_basis, position.realized_pnl) == (0, 0, gain)
@@ -101,12 +113,8 @@ class TestMoves:
     def test_cash_in_parts_is_realized_as_one(self) -> None:
         first, second = activity("MA", net_amount=900), activity("MA", net_amount=300)
         applied = apply_activities([activity("MA", qty=-10), first, second], holding(10, 1000))
-        assert [one.amount for one in applied.adjustments] == [-1000, 200]
-        assert applied.cash == (second,)
-
-    def test_cash_of_exactly_the_cost_is_counted(self) -> None:
-        moved, paid = activity("MA", qty=-10), activity("MA", net_amount=1000)
-        assert apply_activities([moved, paid], holding(10, 1000)).cash == (paid,)
+        assert [one.amount for one in applied.adjustments] == [-1000, -1000, 900, 300]
+        assert applied.cash == ()
 
     def test_cash_beside_shares_that_came_in_is_a_gain(self) -> None:
         entries = [
@@ -121,7 +129,8 @@ class TestMoves:
 
     @pytest.mark.parametrize("kind", ["REORG", "MA", "SPIN", "OPCA"])
     def test_cash_alone_is_a_gain(self, kind) -> None:
-        gain = only(apply_activities([activity(kind, net_amount=100)], holding(10)))
+        paid = activity(kind, net_amount=100)
+        gain = only(apply_activities([paid], holding(10), waited(paid)))
         assert (gain.kind, gain.amount) == (AdjustmentKind.CASH_IN_LIEU, 100)
 
     @pytest.mark.parametrize("entry", ["beside", "with the shares"])
@@ -224,14 +233,11 @@ class TestPaidMoves:
         one = activity("OPTRD", qty=D("0.333333333"), price=D("1.2345678"))
         assert only(apply_activities([one], NOTHING_HELD)).amount == D("0.333333333") * D("1.2345678")
 
-    @pytest.mark.parametrize(("qty", "net_amount"), [(5, 100), (-5, -100)])
-    def test_shares_that_come_in_with_cash_cost_their_price_and_the_cash_is_a_gain(self, qty, net_amount) -> None:
-        one = activity("MA", qty=qty, net_amount=net_amount, price=9)
-        moved, paid = apply_activities([one], NOTHING_HELD).adjustments
-        assert (moved.qty, moved.amount) == (qty, qty * 9)
-        assert (paid.kind, paid.amount) == (AdjustmentKind.CASH_IN_LIEU, net_amount)
+    def test_shares_that_come_in_with_cash_wait_for_those_that_left(self) -> None:
+        one = activity("MA", qty=5, net_amount=100, price=9)
+        assert apply_activities([one], NOTHING_HELD) == Applied(waiting=(one,))
 
-    @pytest.mark.parametrize("kind", ["MA", "ACATS", "JNLS", "OPASN"])
+    @pytest.mark.parametrize("kind", ["ACATS", "JNLS", "OPASN"])
     def test_what_leaves_unpaid_realizes_nothing(self, kind) -> None:
         position = folded(10, 30, activity(kind, qty=-4, price=999))
         assert (position.qty, position.cost_basis, position.realized_pnl) == (6, 180, 0)

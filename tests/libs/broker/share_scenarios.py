@@ -1,0 +1,260 @@
+"""Histories of shares that corporate actions move, with what they come to at the end, worked out by hand.
+
+`total` is unrealized + realized + income - fees over the whole ledger: cash in - cash out + market value, less what
+shares from outside had cost. Each may be played in any order of the activities, and in as many rounds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+from libs.broker.executions import Activity
+from libs.portfolio.fills import Fill
+from tests.support.portfolio import fill
+
+D = Decimal
+DAY = date(2025, 10, 20)
+NOON = datetime(2025, 10, 20, 16, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ShareScenario:
+    """Trades, activities, marks; and what is held (shares and cost), has been realized and adds up in the end."""
+
+    name: str
+    fills: tuple[Fill, ...]
+    activities: tuple[Activity, ...]
+    marks: Mapping[str, str]
+    total: str
+    realized: str
+    held: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def bought(days_before: int, qty: object, price: object, symbol: str) -> Fill:
+    """Trade so many days before noon of the day; sold when negative."""
+    at = NOON - timedelta(days=days_before)
+    return fill(qty, price, fill_id=f"{symbol}{days_before}{qty}", symbol=symbol, filled_at=at)
+
+
+def booked(name: str, kind: str, symbol: str, qty: object, price: object = None, **fields: object) -> Activity:
+    """Book an activity on the day."""
+    numbers = {key: D(str(value)) if isinstance(value, int | float) else value for key, value in fields.items()}
+    exact_price = None if price is None else D(str(price))
+    return Activity(name, kind, DAY, symbol, qty=D(str(qty)), price=exact_price, **numbers)  # type: ignore[arg-type]
+
+
+ADD, REMOVE = "ADD, cost basis adjustment", "REMOVE, cost basis adjustment"
+
+SPUN_OFF = ShareScenario(
+    "spin-off",
+    (bought(5, 100, "22.276", "SEM"),),
+    (
+        booked("1", "SPIN", "CON", "80.6971", "12.8328"),
+        booked("2", "SPIN", "SEM", 100, "11.9203", description=ADD),
+        booked("3", "SPIN", "SEM", -100, "22.276", description=REMOVE),
+    ),
+    {"SEM": "11.92", "CON": "12.83"},
+    # -2,227.60 + 1,192 + 1,035.343793
+    "-0.26",
+    "0",
+)
+SPUN_OFF_AT_OUR_COST = ShareScenario(
+    "spin-off at another cost method",
+    (bought(4, 100, 10, "SEM"), bought(4, 50, 12, "SEM"), bought(3, 30, 15, "SEM"), bought(2, -120, 14, "SEM")),
+    (
+        booked("1", "SPIN", "SEM", -60, "12.8333", description=REMOVE),
+        booked("2", "SPIN", "SEM", 60, "6.8333", description=ADD),
+        booked("3", "SPIN", "CONB", 60, 6),
+    ),
+    {"SEM": "6", "CONB": "7"},
+    # -1,000 - 600 - 450 + 1,680 + 360 + 420
+    "410.00",
+    # 120 * 14 - 2,050 * 120 / 180
+    "313.33",
+    # 683.33 in the proportion of 409.998 to 360
+    {"SEM": ("60", "363.85"), "CONB": ("60", "319.48")},
+)
+SHORT_SPUN_OFF = ShareScenario(
+    "spin-off of a short",
+    (bought(5, -100, "22.276", "SEM"),),
+    (
+        booked("1", "SPIN", "CON", "-80.6971", "12.8328"),
+        booked("2", "SPIN", "SEM", -100, "11.9203", description=ADD),
+        booked("3", "SPIN", "SEM", 100, "22.276", description=REMOVE),
+    ),
+    {"SEM": "11.92", "CON": "12.83"},
+    "0.26",
+    "0",
+)
+TWO_CHILDREN = ShareScenario(
+    "two companies out of one",
+    (bought(5, 10, 100, "OLD"), bought(4, 3, 7, "KID")),
+    (
+        booked("1", "SPIN", "OLD", -10, 100, description=REMOVE),
+        booked("2", "SPIN", "OLD", 10, 50, description=ADD),
+        booked("3", "SPIN", "KID", 5, 40),
+        booked("4", "SPIN", "BABY", "2.5", 120),
+    ),
+    {"OLD": "55", "KID": "40", "BABY": "110"},
+    # -1,000 - 21 + 550 + 320 + 275
+    "124.00",
+    "0",
+    {"OLD": ("10", "500"), "KID": ("8", "221"), "BABY": ("2.5", "300")},
+)
+TWO_PARENTS = ShareScenario(
+    "two spin-offs on one day",
+    (bought(5, 10, 100, "AAA"), bought(5, 10, 30, "BBB")),
+    (
+        booked("1", "SPIN", "AAA", -10, 100, description=REMOVE),
+        booked("2", "SPIN", "AAA", 10, 60, description=ADD),
+        booked("3", "SPIN", "AKID", 10, 40),
+        booked("4", "SPIN", "BBB", -10, 30, description=REMOVE),
+        booked("5", "SPIN", "BBB", 10, 25, description=ADD),
+        booked("6", "SPIN", "BKID", 1, 50),
+    ),
+    {"AAA": "60", "AKID": "41", "BBB": "24", "BKID": "50"},
+    "0.00",
+    "0",
+    {"AAA": ("10", "600"), "AKID": ("10", "400"), "BBB": ("10", "250"), "BKID": ("1", "50")},
+)
+MERGED = ShareScenario(
+    "merger into other shares",
+    (bought(5, 100, 10, "OLD"),),
+    (
+        booked("1", "MA", "OLD", -100, 10, description="OLD into NEW"),
+        booked("2", "MA", "NEW", 40, 30, description="OLD into NEW"),
+    ),
+    {"NEW": "32"},
+    "280.00",
+    "0",
+    {"NEW": ("40", "1000")},
+)
+MERGED_WITH_CASH = ShareScenario(
+    "merger into other shares and cash",
+    (bought(5, 100, 10, "OLD"),),
+    (
+        booked("1", "MA", "OLD", -100, 10, description="OLD into NEW"),
+        booked("2", "MA", "NEW", 40, 20, description="OLD into NEW", net_amount=300),
+    ),
+    {"NEW": "20"},
+    # -1,000 + 300 + 800
+    "100.00",
+    "300",
+    {"NEW": ("40", "1000")},
+)
+MERGED_FOR_CASH = ShareScenario(
+    "merger for cash, booked on the day after",
+    (bought(5, 10, 100, "OLD"),),
+    (
+        booked("1", "MA", "OLD", -10, description="OLD, cash merger"),
+        Activity("2", "MA", DAY + timedelta(days=1), "OLD", net_amount=D(1500), description="OLD, proceeds"),
+    ),
+    {},
+    "500.00",
+    "500",
+)
+REORGANIZED = ShareScenario(
+    "more shares of the same, and cash",
+    (bought(5, 100, "6.04", "ABC"),),
+    (
+        booked("1", "REO", "ABC", -100, "6.04", description=REMOVE),
+        booked("2", "REO", "ABC", 500, "1.208", description=ADD, net_amount=995),
+    ),
+    {"ABC": "1.5"},
+    # -604 + 995 + 750
+    "1141.00",
+    "995",
+    {"ABC": ("500", "604")},
+)
+WORTHLESS = ShareScenario(
+    "removed for nothing",
+    (bought(5, 200, "1.50", "CLNNW"),),
+    (booked("1", "REORG", "CLNNW", -200, net_amount=0, description="Worthless Removal"),),
+    {},
+    "-300.00",
+    "-300",
+)
+WORTHLESS_SHORT = ShareScenario(
+    "a short removed for nothing",
+    (bought(5, -200, "1.50", "CLNNW"),),
+    (booked("1", "REORG", "CLNNW", 200, net_amount=0, sub_kind="WRM"),),
+    {},
+    "300.00",
+    "300",
+)
+WORTHLESS_IN_PART = ShareScenario(
+    "a part removed for nothing, by journal",
+    (bought(5, 200, "1.50", "CLNNW"),),
+    (booked("1", "JNLS", "CLNNW", -50, description="Removal of worthless security"),),
+    {"CLNNW": "0.01"},
+    "-298.50",
+    "-75",
+)
+TRANSFERRED = ShareScenario(
+    "transferred out",
+    (bought(5, 6, 100, "SYM"),),
+    (booked("1", "ACATS", "SYM", -2, description="ACATS out"), booked("2", "JNLS", "SYM", -4)),
+    {},
+    "0.00",
+    "0",
+)
+STOCK_DIVIDEND = ShareScenario(
+    "stock dividend with a rate",
+    (bought(5, 100, 10, "SYM"), bought(-1, -112, 9, "SYM")),
+    (booked("1", "DIV", "SYM", 12, net_amount=0, per_share_amount=1.12),),
+    {},
+    "8.00",
+    "8",
+)
+STOCK_DIVIDEND_WITH_FRACTION = ShareScenario(
+    "stock dividend, the fraction in cash",
+    (bought(5, 105, 10, "SYM"),),
+    (
+        booked("1", "DIV", "SYM", 12, net_amount=0, per_share_amount=1.12, sub_kind="SDIV"),
+        Activity("2", "CIL", DAY, "SYM", net_amount=D("5.40")),
+    ),
+    {"SYM": "9"},
+    # -1,050 + 5.40 + 1,053
+    "8.40",
+    "5.40",
+    {"SYM": ("117", "1050")},
+)
+DIVIDEND_IN_KIND = ShareScenario(
+    "dividend in shares of another company",
+    (bought(5, 100, 10, "SYM"),),
+    (booked("1", "DIV", "KIND", 3, net_amount=0, per_share_amount=0.3),),
+    {"SYM": "10", "KIND": "11"},
+    "33.00",
+    "0",
+    {"SYM": ("100", "1000"), "KIND": ("3", "0")},
+)
+CASH_DIVIDEND_OF_NOTHING = ShareScenario(
+    "a cash dividend that rounds to nothing",
+    (bought(5, "0.01", 10, "SYM"),),
+    (booked("1", "DIV", "SYM", "0.01", net_amount=0, per_share_amount=0.22),),
+    {"SYM": "10"},
+    "0.00",
+    "0",
+    {"SYM": ("0.01", "0.1")},
+)
+
+SHARE_SCENARIOS = (
+    SPUN_OFF,
+    SPUN_OFF_AT_OUR_COST,
+    SHORT_SPUN_OFF,
+    TWO_CHILDREN,
+    TWO_PARENTS,
+    MERGED,
+    MERGED_WITH_CASH,
+    MERGED_FOR_CASH,
+    REORGANIZED,
+    WORTHLESS,
+    WORTHLESS_SHORT,
+    WORTHLESS_IN_PART,
+    TRANSFERRED,
+    STOCK_DIVIDEND,
+    STOCK_DIVIDEND_WITH_FRACTION,
+    DIVIDEND_IN_KIND,
+    CASH_DIVIDEND_OF_NOTHING,
+)
