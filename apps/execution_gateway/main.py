@@ -51,7 +51,8 @@ from libs.market_data.market_hours import MarketHours
 from libs.redis_client.client import RedisClient
 from libs.redis_client.event_publisher import EventPublisher
 from libs.redis_client.price_cache import PriceCache
-from libs.service.auth import BearerAuthMiddleware
+from libs.service.api_schema import install_api_schema
+from libs.service.auth import OPEN_PATHS, BearerAuthMiddleware
 from libs.service.local_callers import LocalCallersMiddleware
 from libs.service.logging import configure_logging
 from libs.service.metrics import service_registry
@@ -295,6 +296,7 @@ def create_app(
     app.state.gateway = gateway
     app.state.answers = answers
     install_problem_handlers(app)
+    install_api_schema(app, is_guarded=settings.api_token is not None, open_paths=OPEN_PATHS, any_request=[503])
     install_error_handlers(app)
     meters = GatewayMeters(
         gateway.prices,

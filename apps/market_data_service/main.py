@@ -28,7 +28,8 @@ from libs.market_data.prices import MarketPhase, Mode
 from libs.redis_client.client import RedisClient, RedisUnavailableError
 from libs.redis_client.lease import Lease, new_instance
 from libs.redis_client.price_cache import PriceCache
-from libs.service.auth import BearerAuthMiddleware
+from libs.service.api_schema import install_api_schema
+from libs.service.auth import OPEN_PATHS, BearerAuthMiddleware
 from libs.service.limits import BodyLimitMiddleware
 from libs.service.local_callers import LocalCallersMiddleware
 from libs.service.logging import configure_logging
@@ -155,6 +156,7 @@ def create_app(settings: MarketDataSettings, supervisor: Supervisor | None = Non
         title="Markstream market data service", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     install_problem_handlers(app)
+    install_api_schema(app, is_guarded=settings.api_token is not None, open_paths=OPEN_PATHS)
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(BearerAuthMiddleware, token=settings.api_token)
     app.add_middleware(LocalCallersMiddleware, token=settings.api_token)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -15,6 +15,7 @@ from libs.market_data.prices import Price
 from libs.market_data.symbols import WILDCARD, MalformedSymbolError, parse_symbol
 from libs.redis_client.client import RedisUnavailableError
 from libs.redis_client.price_cache import encode_price
+from libs.service.api_schema import problem_responses
 from libs.service.health import overall, ready_response, reason_bodies
 from libs.service.problems import standard_problem
 from libs.service.version import VERSION
@@ -25,13 +26,28 @@ _MOST_NAMED = 50
 _MOST_FAULTS = 20
 _SHOWN = 40
 
+_SYMBOL_PATTERN = r"^([A-Za-z][A-Za-z0-9]{0,5}(\.[A-Za-z0-9]{1,4})?|FAKEPACA)$"
+_SYMBOL: dict[str, Any] = {"type": "string", "pattern": _SYMBOL_PATTERN, "examples": ["AAPL"]}
+_SYMBOL_LIST: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": _MOST_SYMBOLS, "items": _SYMBOL}
+_NULL = {"type": "null"}
+_SUBSCRIBE_SCHEMA: dict[str, Any] = {
+    "properties": {"symbol": {"anyOf": [_SYMBOL, _NULL]}, "symbols": {"anyOf": [_SYMBOL_LIST, _NULL]}},
+    "oneOf": [
+        {"required": ["symbol"], "properties": {"symbol": {"type": "string"}, "symbols": _NULL}},
+        {"required": ["symbols"], "properties": {"symbols": {"type": "array"}, "symbol": _NULL}},
+    ],
+}
+"""Exactly one of the two; null is as good as left out."""
+
+SymbolInPath = Annotated[str, Path(json_schema_extra=_SYMBOL)]
+
 router = APIRouter()
 
 
 class SubscribeBody(BaseModel):
     """`{"symbol":"AAPL"}` or `{"symbols":["AAPL","MSFT"]}`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=lambda schema: schema.update(_SUBSCRIBE_SCHEMA))
 
     symbol: StrictStr | None = None
     symbols: Annotated[list[StrictStr], Field(min_length=1, max_length=_MOST_SYMBOLS)] | None = None
@@ -86,7 +102,7 @@ def _parse(service: MarketDataService, text: str) -> str:
         raise standard_problem(422, f"symbol: {error}") from None
 
 
-@router.post("/api/v1/market-data/subscribe")
+@router.post("/api/v1/market-data/subscribe", responses=problem_responses(422))
 async def subscribe(request: Request, body: SubscribeBody) -> Response:
     """Want one symbol, or several, by hand. Nothing changes when any of them is malformed."""
     service = _service(request)
@@ -105,8 +121,8 @@ async def subscribe(request: Request, body: SubscribeBody) -> Response:
     return _json(answer | {"streamed": not not_streamed})
 
 
-@router.delete("/api/v1/market-data/subscribe/{symbol}")
-async def unsubscribe(request: Request, symbol: str) -> Response:
+@router.delete("/api/v1/market-data/subscribe/{symbol}", responses=problem_responses(422))
+async def unsubscribe(request: Request, symbol: SymbolInPath) -> Response:
     """Give up the manual ownership of a symbol; what a position holds stays."""
     service = _service(request)
     name = _parse(service, symbol)
@@ -146,8 +162,8 @@ def _details(service: MarketDataService) -> dict[str, dict[str, Any]]:
     return details
 
 
-@router.get("/api/v1/market-data/prices/{symbol}")
-async def price(request: Request, symbol: str) -> Response:
+@router.get("/api/v1/market-data/prices/{symbol}", responses=problem_responses(404, 422, 503))
+async def price(request: Request, symbol: SymbolInPath) -> Response:
     """Return the newest price of a symbol and its age."""
     service = _service(request)
     name = _parse(service, symbol)
@@ -166,7 +182,7 @@ async def _cached(service: MarketDataService, symbol: str) -> Price | None:
         raise standard_problem(503, f"no price of {symbol} in memory, and the cache cannot be read: {error}") from None
 
 
-@router.post("/api/v1/market-data/reconnect")
+@router.post("/api/v1/market-data/reconnect", responses=problem_responses(409))
 async def reconnect(request: Request) -> Response:
     """Drop the connection to Alpaca and dial again, within the dial budget."""
     service = _service(request)
@@ -287,7 +303,7 @@ async def live() -> Response:
     return _json({"status": "live"})
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", responses=problem_responses(503))
 async def ready(request: Request) -> Response:
     """Answer 200 once the service can do its work, 503 with reasons while it cannot."""
     return ready_response(_service(request).not_ready_reasons())

@@ -1,8 +1,14 @@
 """How a service shows its numbers to Prometheus: one registry of its own, so that two in one process do not mix."""
 
+from typing import Final
+
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from libs.service.api_schema import Responses
+
+METRICS_RESPONSE: Final[Responses] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
 def service_registry() -> CollectorRegistry:
@@ -23,8 +29,9 @@ def metrics_routes(registry: CollectorRegistry) -> APIRouter:
     """Return the route `GET /metrics`."""
     router = APIRouter()
 
-    @router.get("/metrics", include_in_schema=False)
+    @router.get("/metrics", response_class=Response, responses=METRICS_RESPONSE)
     async def metrics() -> Response:
+        """Return the numbers of this process in Prometheus's text format."""
         return metrics_response(registry)
 
     return router

@@ -9,10 +9,12 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Send
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 _MAX_FIELDS_NAMED: Final = 20
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _UNPARSABLE_BODY: Final = "There was an error parsing the body"
 """What FastAPI says, with status 400, of bytes that are not even text or that are nested too deep."""
 
@@ -86,7 +88,7 @@ async def _on_bad_input(_request: Request, error: Exception) -> Response:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  # Starlette chooses by this type
-    detail = str(error.detail) or _phrase(error.status_code)
+    detail, headers = str(error.detail) or _phrase(error.status_code), dict(error.headers or {})
     if detail == _UNPARSABLE_BODY:
         return standard_problem(422, "body: is no JSON; send UTF-8 text").response()
     if detail == _phrase(error.status_code):
@@ -94,9 +96,20 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
             case HTTPStatus.NOT_FOUND:
                 detail = f"there is no {request.url.path} here"
             case HTTPStatus.METHOD_NOT_ALLOWED:
-                allowed = (error.headers or {}).get("Allow", "another method")
-                detail = f"{request.method} does not work on {request.url.path}; use {allowed}"
-    return Problem(error.status_code, _phrase(error.status_code), detail, headers=error.headers).response()
+                # Starlette names the methods of the first route that has this path; there may be several.
+                headers["Allow"] = ", ".join(_allowed_methods(request))
+                detail = f"{request.method} does not work on {request.url.path}; use {headers['Allow']}"
+    return Problem(error.status_code, _phrase(error.status_code), detail, headers=headers).response()
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Return every method that some route serves on the request's path."""
+
+    def is_served(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in _METHODS if is_served(method)]
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -7,14 +7,15 @@ from typing import Final
 import structlog
 from fastapi import APIRouter, Depends, Request, Response
 
-from apps.execution_gateway.adjustment_input import KEYS, parse_adjustment
+from apps.execution_gateway.adjustment_input import parse_adjustment
 from apps.execution_gateway.adjustment_ledger import AdjustmentLedger
 from apps.execution_gateway.answers import Answers
 from apps.execution_gateway.bodies import adjustment_body, adjustments_body
 from apps.execution_gateway.fill_input import parse_query, parse_void
+from apps.execution_gateway.routes import request_schemas
 from apps.execution_gateway.routes.fills import refuse_writing
-from apps.execution_gateway.routes.parameters import only_parameters
-from libs.portfolio.adjustments import AdjustmentKind
+from apps.execution_gateway.routes.parameters import Undescribed, only_parameters
+from libs.service.api_schema import Responses, problem_responses
 
 JSON: Final = "application/json"
 
@@ -22,16 +23,7 @@ OnChange = Callable[[Iterable[str]], None]
 
 log = structlog.get_logger(__name__)
 
-_NUMBER: Final = {"anyOf": [{"type": "number"}, {"type": "string"}], "description": "up to 9 decimals, below 1e12"}
-_TEXT: Final = {"type": "string"}
-_SCHEMA: Final = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["adjustment_id", "kind", "symbol", "reason"],
-    "properties": dict.fromkeys(KEYS, _TEXT)
-    | {"kind": {"enum": list(AdjustmentKind)}}
-    | dict.fromkeys(("ratio_new", "ratio_old", "qty", "amount"), _NUMBER),
-}
+_ONCE: Final[Responses] = {200: {"description": "It was recorded before, with the same content: no effect"}}
 
 
 def adjustments_routes(
@@ -50,7 +42,8 @@ def adjustments_routes(
         "",
         status_code=201,
         dependencies=writing,
-        openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": _SCHEMA}}}},
+        responses={**_ONCE, **problem_responses(409, 422)},
+        openapi_extra=request_schemas.body(request_schemas.ADJUSTMENT),
     )
     async def record_adjustment(request: Request) -> Response:
         """Record an adjustment once: 201; the same again: 200 and no effect; the same id with other content: 409."""
@@ -62,7 +55,12 @@ def adjustments_routes(
         body = adjustment_body("created" if is_new else "repeated", adjustment)
         return Response(body, 201 if is_new else 200, media_type=JSON)
 
-    @router.post("/{adjustment_id:path}/void", dependencies=writing)
+    @router.post(
+        "/{adjustment_id:path}/void",
+        dependencies=writing,
+        responses=problem_responses(404, 409, 422),
+        openapi_extra=request_schemas.body(request_schemas.VOID),
+    )
     async def void_adjustment(adjustment_id: str, request: Request) -> Response:
         """Let an adjustment count no longer. It stays listed; voiding twice keeps the first reason."""
         voided = await ledger.void(adjustment_id, parse_void(await request.body()))
@@ -70,9 +68,14 @@ def adjustments_routes(
         on_change(voided.adjustment.symbols)
         return Response(adjustments_body([voided]), media_type=JSON)
 
-    @router.get("", dependencies=[Depends(only_parameters("symbol", "limit", "after"))])
+    @router.get(
+        "",
+        dependencies=[Depends(only_parameters("symbol", "limit", "after"))],
+        responses=problem_responses(422),
+        openapi_extra=request_schemas.PAGE,
+    )
     async def list_adjustments(
-        symbol: str | None = None, limit: str | None = None, after: str | None = None
+        symbol: Undescribed = None, limit: Undescribed = None, after: Undescribed = None
     ) -> Response:
         """List adjustments, newest first, voided ones included; `next` of one answer is `after` of the next request."""
         body = await answers.adjustments.get(parse_query(symbol, limit, after))

@@ -17,7 +17,6 @@ from apps.execution_gateway.bodies import (
 )
 from apps.execution_gateway.fill_batch import Comparison
 from apps.execution_gateway.fill_input import (
-    MAX_FILLS_AT_ONCE,
     FillList,
     parse_fill,
     parse_fills,
@@ -25,7 +24,9 @@ from apps.execution_gateway.fill_input import (
     parse_void,
 )
 from apps.execution_gateway.ledger import Ledger, MirroredAccountError, Recorded
-from apps.execution_gateway.routes.parameters import only_parameters
+from apps.execution_gateway.routes import request_schemas
+from apps.execution_gateway.routes.parameters import Undescribed, only_parameters
+from libs.service.api_schema import Responses, problem_responses
 from libs.service.problems import Problem, standard_problem
 
 JSON: Final = "application/json"
@@ -34,33 +35,7 @@ OnChange = Callable[[Iterable[str]], None]
 
 log = structlog.get_logger(__name__)
 
-_DECIMAL: Final = {"anyOf": [{"type": "number"}, {"type": "string"}], "description": "up to 9 decimals, below 1e12"}
-_FILL_SCHEMA: Final = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["fill_id", "symbol", "side", "qty", "price", "filled_at"],
-    "properties": {
-        "fill_id": {"type": "string", "minLength": 1, "maxLength": 128},
-        "symbol": {"type": "string", "examples": ["AAPL"]},
-        "side": {"enum": ["buy", "sell"]},
-        "qty": _DECIMAL,
-        "price": _DECIMAL,
-        "fee": _DECIMAL,
-        "filled_at": {"type": "string", "format": "date-time"},
-    },
-}
-_IMPORT_SCHEMA: Final = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["fills"],
-    "properties": {"fills": {"type": "array", "maxItems": MAX_FILLS_AT_ONCE, "items": _FILL_SCHEMA}},
-}
-_VOID_SCHEMA: Final = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["reason"],
-    "properties": {"reason": {"type": "string", "minLength": 1, "maxLength": 500}},
-}
+_ONCE: Final[Responses] = {200: {"description": "It was recorded before, with the same content: no effect"}}
 
 
 def fills_routes(
@@ -76,7 +51,13 @@ def fills_routes(
     writing = [*refusing, Depends(only_parameters())]
 
     # The bodies are parsed by hand, from the bytes: pydantic would coerce, and numbers would pass through floats.
-    @router.post("", status_code=201, dependencies=writing, openapi_extra=_body(_FILL_SCHEMA))
+    @router.post(
+        "",
+        status_code=201,
+        dependencies=writing,
+        responses={**_ONCE, **problem_responses(409, 422)},
+        openapi_extra=request_schemas.body(request_schemas.FILL),
+    )
     async def record_fill(request: Request) -> Response:
         """Record a fill once: 201; the same again: 200 and no effect; the same id with other content: 409.
 
@@ -93,7 +74,12 @@ def fills_routes(
 
     importing = [*refusing, Depends(only_parameters("dry_run"))]
 
-    @router.post("/import", dependencies=importing, openapi_extra=_body(_IMPORT_SCHEMA))
+    @router.post(
+        "/import",
+        dependencies=importing,
+        responses=problem_responses(409, 422),
+        openapi_extra=request_schemas.body(request_schemas.FILL_LIST),
+    )
     async def import_fills(request: Request, dry_run: bool = False) -> Response:
         """Record all fills of a list, or none: one that is malformed (422) or in conflict (409) refuses them all.
 
@@ -112,7 +98,12 @@ def fills_routes(
         return Response(import_body("checked" if is_check else "imported", compared), media_type=JSON)
 
     # An id may hold slashes: `path` lets them through.
-    @router.post("/{fill_id:path}/void", dependencies=writing, openapi_extra=_body(_VOID_SCHEMA))
+    @router.post(
+        "/{fill_id:path}/void",
+        dependencies=writing,
+        responses=problem_responses(404, 409, 422),
+        openapi_extra=request_schemas.body(request_schemas.VOID),
+    )
     async def void_fill(fill_id: str, request: Request) -> Response:
         """Let a mistyped fill count no longer. It stays listed; voiding twice keeps the first reason."""
         voided = await ledger.void_fill(fill_id, parse_void(await request.body()))
@@ -120,8 +111,13 @@ def fills_routes(
         on_change([voided.fill.symbol])
         return Response(recorded_fill_body(voided), media_type=JSON)
 
-    @router.get("", dependencies=[Depends(only_parameters("symbol", "limit", "after"))])
-    async def list_fills(symbol: str | None = None, limit: str | None = None, after: str | None = None) -> Response:
+    @router.get(
+        "",
+        dependencies=[Depends(only_parameters("symbol", "limit", "after"))],
+        responses=problem_responses(422),
+        openapi_extra=request_schemas.PAGE,
+    )
+    async def list_fills(symbol: Undescribed = None, limit: Undescribed = None, after: Undescribed = None) -> Response:
         """List fills, newest first, voided ones included; `next` of one answer is `after` of the next request."""
         body = await answers.fills.get(parse_query(symbol, limit, after))
         return Response(body, media_type=JSON)
@@ -153,7 +149,3 @@ def _all_refused(posted: FillList, compared: Comparison) -> Problem:
     detail = f"no fill was recorded: {fills:,} of the list cannot be; `errors` tells why, `index` counts from 0{rest}"
     status = 422 if posted.malformed_fills else 409
     return standard_problem(status, detail, errors=listed, **({"other_errors": others} if others else {}))
-
-
-def _body(schema: dict[str, object]) -> dict[str, object]:
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 from apps.execution_gateway.answers import Answers
 from apps.execution_gateway.bodies import encode
 from apps.execution_gateway.health_report import health_body, reasons
+from libs.service.api_schema import problem_responses
 from libs.service.health import ready_response, unhealthy
 
 JSON: Final = "application/json"
@@ -26,7 +27,7 @@ def health_routes(answers: Answers, version: str) -> APIRouter:
         """Answer while the event loop runs."""
         return Response(encode({"status": "live"}), media_type=JSON)
 
-    @router.get("/health/ready")
+    @router.get("/health/ready", responses=problem_responses(503))
     async def ready() -> Response:
         """Answer 200, or 503 with reasons while this service cannot do its work."""
         return ready_response(unhealthy(reasons(await answers.state.get())))

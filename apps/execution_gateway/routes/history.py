@@ -12,30 +12,14 @@ from apps.execution_gateway.bodies import encode, iso
 from apps.execution_gateway.history_input import HistoryQuery, parse_history_query
 from apps.execution_gateway.history_store import HistorySeries, HistoryStore
 from apps.execution_gateway.pnl_history import Gap, HistoryPoint
+from apps.execution_gateway.routes import request_schemas
 from libs.market_data.prices import Mode
 from libs.portfolio.rounding import plain_number
+from libs.service.api_schema import problem_responses
 from libs.service.shared_answers import SharedAnswersByKey
 
 JSON: Final = "application/json"
 _FRESH: Final = {"Cache-Control": "no-store"}
-
-_TIME: Final = {"type": "string", "format": "date-time"}
-_PARAMETERS: Final = [
-    {"name": "from", "in": "query", "schema": _TIME, "description": "default: 24 hours before `to`"},
-    {"name": "to", "in": "query", "schema": _TIME, "description": "default: now"},
-    {
-        "name": "step",
-        "in": "query",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
-        "description": "seconds between points, of each step the last sample; default: at most 2,000 points",
-    },
-    {
-        "name": "mode",
-        "in": "query",
-        "schema": {"enum": [mode.value for mode in Mode]},
-        "description": "whose money; default: that of the newest point",
-    },
-]
 
 
 class PointBody(msgspec.Struct, frozen=True):
@@ -84,7 +68,7 @@ def history_routes(store: HistoryStore, now: Callable[[], datetime]) -> APIRoute
     answers = SharedAnswersByKey(read)
 
     # The parameters are parsed by hand: one misspelt must be refused, not ignored.
-    @router.get("/history", openapi_extra={"parameters": _PARAMETERS})
+    @router.get("/history", responses=problem_responses(422), openapi_extra=request_schemas.HISTORY)
     async def pnl_history(request: Request) -> Response:
         """Return the P&L series of one mode: its points, oldest first, and the gaps in which nobody looked."""
         body = await answers.get(tuple(request.query_params.multi_items()))

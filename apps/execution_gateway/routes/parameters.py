@@ -1,10 +1,14 @@
 """Answers 422 to query parameters that a route does not know, or that are given more than once."""
 
 from collections.abc import Awaitable, Callable
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Query, Request
 
 from apps.execution_gateway.input_fields import FieldFault, InvalidInputError, given_parameters
+
+Undescribed = Annotated[str | None, Query(include_in_schema=False)]
+"""A parameter that is read as text, and described by hand."""
 
 
 def only_parameters(*known: str) -> Callable[[Request], Awaitable[None]]:

@@ -13,12 +13,35 @@ from apps.execution_gateway.bodies import CostMethod
 from apps.execution_gateway.input_fields import FieldFault, InvalidInputError, shown
 from apps.execution_gateway.pnl_feed import PnlFeed, PnlReader
 from apps.execution_gateway.pnl_report import PnlReporter
-from apps.execution_gateway.routes.parameters import only_parameters
+from apps.execution_gateway.routes.parameters import Undescribed, only_parameters
+from libs.service.api_schema import Responses, problem_responses
 
 JSON: Final = "application/json"
 # Figures of money are never to be kept by anything on the way, and a proxy must not hold events back.
 _FRESH: Final = {"Cache-Control": "no-store"}
 _UNBUFFERED: Final = {**_FRESH, "X-Accel-Buffering": "no"}
+
+_COST: Final = {
+    "name": "cost",
+    "in": "query",
+    "allowEmptyValue": False,
+    "schema": {"enum": [method.value for method in CostMethod]},
+}
+_EVENT: Final = {
+    "type": "object",
+    "description": "One event. The first is a snapshot; comments in between keep the connection open",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["snapshot", "update", "problem"]},
+        "data": {"type": "string", "contentMediaType": JSON},
+    },
+}
+_EVENTS: Final[Responses] = {
+    200: {
+        "description": "It lasts until either side ends it",
+        "content": {"text/event-stream": {"schema": _EVENT}},
+    }
+}
 
 log = structlog.get_logger(__name__)
 
@@ -27,12 +50,17 @@ def positions_routes(answers: Answers, reporter: PnlReporter, feed: PnlFeed, sec
     """Return the routes. `seconds` observes how long each P&L took."""
     router = APIRouter(prefix="/api/v1/positions", tags=["positions"])
 
-    @router.get("", dependencies=[Depends(only_parameters("cost"))])
-    async def positions(cost: str = CostMethod.AVERAGE) -> Response:
+    @router.get(
+        "",
+        dependencies=[Depends(only_parameters("cost"))],
+        responses=problem_responses(422),
+        openapi_extra={"parameters": [_COST]},
+    )
+    async def positions(cost: Undescribed = CostMethod.AVERAGE) -> Response:
         """Return the open positions as they were bought; needs no price. `cost`: by average or by Alpaca's method."""
         return Response(await answers.positions.get(_cost_method(cost)), media_type=JSON, headers=_FRESH)
 
-    @router.get("/parity")
+    @router.get("/parity", responses=problem_responses(409))
     async def positions_parity() -> Response:
         """Return our figures beside the account's own, each difference with its causes."""
         return Response(await answers.parity.get(), media_type=JSON, headers=_FRESH)
@@ -46,7 +74,7 @@ def positions_routes(answers: Answers, reporter: PnlReporter, feed: PnlFeed, sec
                 answer = await answers.pnl.get()
         return Response(answer.body, media_type=JSON, headers=_FRESH)
 
-    @router.get("/pnl/stream", response_class=StreamingResponse)
+    @router.get("/pnl/stream", response_class=StreamingResponse, responses=_EVENTS)
     async def pnl_stream() -> Response:
         """Send the P&L as server-sent events: a `snapshot`, then `update` events with the rows that changed."""
         return EventStream(feed, await feed.join())
@@ -54,7 +82,8 @@ def positions_routes(answers: Answers, reporter: PnlReporter, feed: PnlFeed, sec
     return router
 
 
-def _cost_method(text: str) -> CostMethod:
+def _cost_method(text: str | None) -> CostMethod:
+    text = text or ""
     try:
         return CostMethod(text)
     except ValueError:

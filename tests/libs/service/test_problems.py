@@ -1,7 +1,7 @@
 from typing import Annotated, Literal
 
 import pytest
-from fastapi import FastAPI, HTTPException, Query
+from fastapi import APIRouter, FastAPI, HTTPException, Query
 from fastapi.testclient import TestClient
 from httpx2 import Response
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +16,10 @@ class Order(BaseModel):
     qty: int
 
 
+async def nothing(name: str) -> None:
+    del name
+
+
 def build_app() -> FastAPI:
     app = FastAPI()
     install_problem_handlers(app)
@@ -27,6 +31,12 @@ def build_app() -> FastAPI:
     @app.get("/list")
     async def listing(limit: Annotated[int, Query(ge=1)] = 1, side: Literal["buy", "sell"] = "buy") -> None:
         del limit, side
+
+    # Two routes of one path in two routers, as the services have them.
+    for method in ("GET", "POST"):
+        router = APIRouter(prefix="/both")
+        router.add_api_route("/{name:path}", nothing, methods=[method])
+        app.include_router(router)
 
     @app.get("/conflict")
     async def conflict() -> None:
@@ -136,3 +146,17 @@ def test_a_bug_tells_nothing_of_itself(client: TestClient) -> None:
     problem_of(response, 500)
     assert "hunter2" not in response.text
     assert "Traceback" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/orders", "POST"), ("/list", "GET"), ("/both/a/b", "GET, POST"), ("/openapi.json", "GET, HEAD")],
+)
+@pytest.mark.parametrize("method", ["PUT", "OPTIONS", "TRACE", "BREW"])
+def test_a_method_that_is_not_served_names_every_one_that_is(
+    client: TestClient, method: str, path: str, allowed: str
+) -> None:
+    response = client.request(method, path)
+    body = problem_of(response, 405)
+    assert response.headers["allow"] == allowed
+    assert body["detail"] == f"{method} does not work on {path}; use {allowed}"
