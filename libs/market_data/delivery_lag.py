@@ -38,6 +38,8 @@ class DeliveryLag:
         """Start over for a new connection. One that follows a late one is late until a quote proves otherwise."""
         self._least_since_look = None
         self._late_looks = 0
+        self._ahead_since_look = self.ahead = None
+        self._ahead_looks = 0
 
     def note(self, made_at: datetime, received_at: datetime) -> None:
         """Take in the delay of one new quote; a time far ahead of ours is a fault and proves nothing."""

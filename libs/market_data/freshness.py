@@ -81,7 +81,8 @@ class Mark(NamedTuple):
     `last_trade_at`, `received_at` (our time), `feed` and `age_s` belong to a quote and are None for a close;
     `closing_date` is the session of a close and None for a quote. `rule` is the one that was applied, None without a
     price. `extended_price` is what a fresh quote outside the regular session would have marked, where the settings say
-    that it must not.
+    that it must not. `stale_reason` says why a stale quote is not live: `late` (the stream is), `ahead` (stamped so),
+    `link` (no link in order stands behind it); None for all other marks.
     """
 
     source: PriceSource
@@ -98,6 +99,7 @@ class Mark(NamedTuple):
     feed: str | None = None
     received_at: datetime | None = None
     extended_price: Decimal | None = None
+    stale_reason: str | None = None
 
     def is_same_but_for_age(self, other: "Mark") -> bool:
         """Say whether both are the same price from the same source, whatever their ages."""
@@ -151,7 +153,8 @@ def choose_mark(
     if close is not None and market is MarketPhase.CLOSED:
         return _closing_mark(close, MarkState.CLOSED)
     if price is not None and _is_within_ttl(age_s, last_vouched_at=last_vouched_at, now=now, ttl_s=rules.ttl_s):
-        return _quote_mark(PriceSource.STALE, price, age_s, rules.rule, is_short=is_short)
+        stale = _quote_mark(PriceSource.STALE, price, age_s, rules.rule, is_short=is_short)
+        return stale._replace(stale_reason=_stale_reason(price, word, now))
     return UNAVAILABLE if close is None else _closing_mark(close, MarkState.FALLBACK)
 
 
@@ -240,9 +243,19 @@ def _counts_from(price: Price, word: FeedWord) -> datetime:
     return price.timestamp if word is FeedWord.LATE else price.known_since
 
 
+def _stale_reason(price: Price, word: FeedWord, now: datetime) -> str:
+    if word is FeedWord.LATE:
+        return "late"
+    return "ahead" if _is_stamped_ahead(price, now) else "link"
+
+
+def _is_stamped_ahead(price: Price, now: datetime) -> bool:
+    return is_ahead(max(price.timestamp, price.known_since), now)
+
+
 def _is_live(price: Price, age_s: float, *, word: FeedWord, now: datetime, stale_after_s: float) -> bool:
     # A price stamped far in the future would look new-born until then: it is shown, but never as live.
-    if is_ahead(max(price.timestamp, price.known_since), now) or word in {FeedWord.DOUBTED, FeedWord.LATE}:
+    if _is_stamped_ahead(price, now) or word in {FeedWord.DOUBTED, FeedWord.LATE}:
         return False
     return word is FeedWord.VOUCHED or age_s < stale_after_s
 

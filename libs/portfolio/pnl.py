@@ -20,6 +20,7 @@ class PositionPnl(NamedTuple):
     `day_pnl` also without the previous close, the quote's fields when the mark is a close. `previous_close` and
     `overnight_qty` are in today's shares. `cost`, `overnight_value` and `day_cash` (sales less purchases less fees plus
     dividends) are exact: from them, `qty` and the prices every figure can be worked out again.
+    `stale_reason` says why a stale quote is not live.
     """
 
     symbol: str
@@ -59,6 +60,7 @@ class PositionPnl(NamedTuple):
     cost: Decimal
     overnight_value: Decimal | None
     day_cash: Decimal
+    stale_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)

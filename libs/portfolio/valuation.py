@@ -116,6 +116,7 @@ def _row(asked: Valuable, booked: _Booked) -> PositionPnl:
         booked.cost,
         None if overnight is None else plain_number(overnight),
         booked.day_cash,
+        mark.stale_reason,
     )
 
 

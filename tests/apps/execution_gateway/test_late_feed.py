@@ -49,6 +49,7 @@ async def test_while_the_stream_is_late_nothing_is_live_and_ages_count_from_the_
         row = await until_source(gateway, "stale")
         assert (row["current_price"], row["unrealized_pnl"]) == (Decimal("152.00"), Decimal("200.00"))
         assert row["price_age_seconds"] >= 60
+        assert row["stale_reason"] == "late"
         assert (await gateway.get(REALTIME))["feed"]["lag_seconds"] == 60
         assert "60 s" in (await reasons(gateway))["stream_lagging"]
         assert "markstream_gateway_stream_lag_seconds 60.0" in (await gateway.client.get("/metrics")).text

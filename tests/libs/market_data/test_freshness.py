@@ -265,6 +265,25 @@ def test_a_late_stream_makes_nothing_live(late_s: float, market: MarketPhase, st
     assert word is FeedWord.LATE
     mark = mark_of(came_late, word=word, market=market, close=None, rules=MarkRules(stale_after_s, 300))
     assert (mark.source, mark.age_s, mark.price) == (PriceSource.STALE, late_s, came_late.mid)
+    assert mark.stale_reason == "late"
+
+
+@pytest.mark.parametrize(
+    ("one", "word", "reason"),
+    [
+        (price(20), FeedWord.NOTHING, "link"),
+        (price(1), FeedWord.DOUBTED, "link"),
+        (price(1), FeedWord.LATE, "late"),
+        (price(-61), FeedWord.VOUCHED, "ahead"),
+        (price(1), FeedWord.NOTHING, None),
+        (price(100), FeedWord.VOUCHED, None),
+        (price(100), FeedWord.HALTED, None),
+        (price(301), FeedWord.NOTHING, None),
+        (None, FeedWord.NOTHING, None),
+    ],
+)
+def test_a_stale_mark_says_why_it_is_not_live(one: Price | None, word: FeedWord, reason: str | None) -> None:
+    assert mark_of(one, word=word).stale_reason == reason
 
 
 def test_what_came_later_than_the_longest_a_price_may_be_kept_is_no_mark() -> None:
