@@ -139,6 +139,7 @@ def _demo_environment(settings: RunSettings, folder: Path) -> dict[str, str]:
         "ALPACA_SECRET_KEY": _DEMO_KEY,
         "ALPACA_PAPER": "true",
         "ALPACA_FEED": "iex",
+        "ALPACA_STREAM_MODE": "",
         "ALPACA_STREAM_URL": f"ws://127.0.0.1:{settings.simulator_port}/v2/iex",
         "ALPACA_DATA_URL": base,
         "ALPACA_TRADING_URL": base,

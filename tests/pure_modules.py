@@ -58,6 +58,7 @@ PURE = (
     "libs/market_data/latest_trades_rest.py",
     "libs/market_data/link.py",
     "libs/market_data/missing_bars.py",
+    "libs/market_data/modes.py",
     "libs/market_data/prices.py",
     "libs/market_data/quotes.py",
     "libs/market_data/reconnect.py",

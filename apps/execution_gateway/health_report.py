@@ -56,7 +56,7 @@ def reasons(state: GatewayState) -> list[Reason]:
         found += _account_reasons(state.account)
     if state.redis_error is not None:
         found.append(Reason("redis_away", f"Redis is away: {state.redis_error}; prices come from memory and age"))
-    found += _feed_reasons(state.feed)
+    found += _feed_reasons(state.feed, state.mode)
     if state.foreign:
         found.append(_foreign_reason(state.foreign))
     if state.doubted:
@@ -65,10 +65,12 @@ def reasons(state: GatewayState) -> list[Reason]:
     return found
 
 
-def _feed_reasons(feed: FeedView) -> list[Reason]:
+def _feed_reasons(feed: FeedView, account: Mode) -> list[Reason]:
     found = []
     if feed.state is LinkState.UNKNOWN:
         found.append(Reason("price_feed_silent", "no heartbeat from the market data service within 6 seconds"))
+    elif feed.state is LinkState.FOREIGN_MODE:
+        found.append(_foreign_mode_reason(feed, account))
     elif feed.state is not LinkState.STREAMING:
         found.append(Reason("price_feed_not_streaming", f"the link to the venue is {feed.state}"))
     if feed.lag_s is not None:
@@ -78,6 +80,15 @@ def _feed_reasons(feed: FeedView) -> list[Reason]:
     if feed.clock_offset_s:
         found.append(clock_reason(feed.clock_offset_s))
     return found
+
+
+def _foreign_mode_reason(feed: FeedView, account: Mode) -> Reason:
+    return Reason(
+        "foreign_mode",
+        f"the account's money is {account}, the prices are {feed.mode}: they mark nothing here. Have the market data "
+        "service stream from Alpaca (unset ALPACA_STREAM_URL), or give each system its own REDIS_NAMESPACE",
+        Health.UNHEALTHY,
+    )
 
 
 def _foreign_reason(foreign: Sequence[str]) -> Reason:

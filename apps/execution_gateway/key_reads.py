@@ -6,7 +6,9 @@
 from typing import Final
 
 KEY_PAUSE_S: Final = 1.0
-"""A key is read at most this often, whatever is published."""
+"""A price's key is read at most this often, whatever is published."""
+FEED_PAUSE_S: Final = 0.2
+"""There is one status for all symbols, and a new connection or process must be known soon."""
 GATHER_S: Final = 0.05
 """Requests are at least this far apart, so that a swarm of symbols shares one."""
 
@@ -14,7 +16,8 @@ GATHER_S: Final = 0.05
 class KeyReads:
     """The keys that wait to be read. As many as there are names that a reader may want."""
 
-    def __init__(self) -> None:
+    def __init__(self, pause_s: float = KEY_PAUSE_S) -> None:
+        self._pause_s = pause_s
         self._wanted: dict[str, None] = {}
         self._read_at_s: dict[str, float] = {}
         self._looked_at_s: float | None = None
@@ -33,7 +36,7 @@ class KeyReads:
         if not self._wanted or (self._looked_at_s is not None and now_s < self._looked_at_s + GATHER_S):
             return []
         self._looked_at_s = now_s
-        self._read_at_s = {name: at_s for name, at_s in self._read_at_s.items() if now_s < at_s + KEY_PAUSE_S}
+        self._read_at_s = {name: at_s for name, at_s in self._read_at_s.items() if now_s < at_s + self._pause_s}
         due = [name for name in self._wanted if name not in self._read_at_s]
         for name in due:
             del self._wanted[name]

@@ -147,7 +147,7 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
     """Make every part. Opens nothing."""
     engine = create_engine(settings.database_url.get_secret_value())
     is_mirror = settings.position_source == ALPACA
-    ledger = Ledger(engine, f"alpaca-{settings.mode}" if is_mirror else DEFAULT_ACCOUNT, now)
+    ledger = Ledger(engine, f"alpaca-{settings.account_mode}" if is_mirror else DEFAULT_ACCOUNT, now)
     redis = RedisClient(settings.redis_dsn)
     cache = PriceCache(redis, settings.price_ttl_seconds, max_spread_pct=settings.max_spread_pct)
     prices = PriceBook()
@@ -158,7 +158,7 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
         MarkRule(settings.mark_rule),
         settings.extended_hours_marks,
     )
-    rules = PnlRules(marks, settings.mode)
+    rules = PnlRules(marks, settings.account_mode)
 
     def positions_changed(symbols: Iterable[str]) -> None:
         changed = frozenset(symbols)

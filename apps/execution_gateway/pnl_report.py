@@ -31,7 +31,8 @@ from libs.market_data.freshness import (
 )
 from libs.market_data.market_hours import MarketHours
 from libs.market_data.missing_bars import Gap
-from libs.market_data.prices import LinkState, MarketPhase, Mode, Price
+from libs.market_data.modes import body_mode, is_foreign_mode, is_real_account
+from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode, Price
 from libs.market_data.trading_sessions import TradingPhase
 from libs.portfolio.book import Book
 from libs.portfolio.closes import CloseSource, DayCloses, SessionDates, SymbolCloses, day_closes, needed_closes
@@ -66,10 +67,10 @@ class BookSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PnlRules:
-    """What the settings say: how marks are chosen, and whose money it is until the feed has told."""
+    """What the settings say: how marks are chosen, and whose money the positions are."""
 
     marks: MarkRules
-    default_mode: Mode
+    account_mode: Mode
 
 
 class MarketSaidBy(StrEnum):
@@ -98,6 +99,7 @@ class FeedView:
 
     `lag_s`: by how many seconds the stream is late, while that makes nothing live; None while it is in time.
     `clock_offset_s`: what our clock has to add to be the account's; 0 while it is not known to be wrong.
+    `mode`: what the prices are where they are made up and the account is not, else None.
     """
 
     connected: bool
@@ -105,6 +107,7 @@ class FeedView:
     since: datetime | None
     lag_s: float | None = None
     clock_offset_s: float = 0.0
+    mode: Mode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,15 +241,34 @@ class PnlReporter:
 
     @property
     def mode(self) -> Mode:
-        """Whose money it is: as the feed last said, else as the settings say."""
+        """Whose money it is: the account's where that is real, else what the feed last said."""
         feed = self._prices.last_feed
-        return self._rules.default_mode if feed is None else feed.mode
+        return body_mode(self._rules.account_mode, None if feed is None else feed.mode)
+
+    def _is_foreign(self, feed: FeedStatus | None) -> bool:
+        """Say whether the prices of `feed` are made up and the account is not: then they mark nothing."""
+        return feed is not None and is_foreign_mode(self._rules.account_mode, feed.mode)
+
+    def _may_mark(self, price: Price) -> bool:
+        """Say whether `price` is of a kind that may mark in this account.
+
+        A price that names no mode is judged by the feed that it came from; one of no feed is anybody's.
+        """
+        account = self._rules.account_mode
+        if not is_real_account(account):
+            return True
+        feed = self._prices.last_feed
+        if price.mode is None and price.epoch is not None and feed is not None and feed.instance == price.instance:
+            return not is_foreign_mode(account, feed.mode)
+        return not is_foreign_mode(account, price.mode)
 
     def feed(self, now: datetime) -> FeedView:
         """Return what is known of the feed; `unknown` when its heartbeats have stopped or never came."""
         feed = self._prices.feed
         if feed is None or self._prices.is_silent(now):
             return FeedView(connected=False, state=LinkState.UNKNOWN, since=self._prices.heard_at)
+        if self._is_foreign(feed):
+            return FeedView(connected=False, state=LinkState.FOREIGN_MODE, since=feed.since, mode=feed.mode)
         offset_s = self._prices.alignment.offset.total_seconds()
         return FeedView(feed.connected, feed.state, feed.since, feed.lag_s, offset_s)
 
@@ -258,7 +280,9 @@ class PnlReporter:
     def market(self, now: datetime) -> MarketView:
         """Return whether the market is open: as the feed says (it asks the account's clock), else the calendar."""
         feed, heard_at = self._prices.last_feed, self._prices.heard_at
-        if feed is not None and heard_at is not None and now - heard_at <= MARKET_HELD_FOR:
+        is_known = feed is not None and heard_at is not None and now - heard_at <= MARKET_HELD_FOR
+        # A simulated market may be open on a Sunday.
+        if feed is not None and is_known and not self._is_foreign(feed):
             return MarketView(feed.market, self._session(feed.market, now), None, MarketSaidBy.FEED)
         phase = self._hours.phase(now)
         return MarketView(phase, self._session(phase, now), self._hours.next_change(now), MarketSaidBy.CALENDAR)
@@ -358,7 +382,8 @@ class PnlReporter:
 
     def _mark(self, position: Position, closes: SymbolCloses, feed: LiveFeed | None, moment: _Moment) -> Mark:
         prices, symbol = self._prices, position.symbol
-        price = _usable(prices.price(symbol), closes, moment)
+        price = prices.price(symbol)
+        price = None if price is None or not self._may_mark(price) else _usable(price, closes, moment)
         word = FeedWord.NOTHING if price is None else word_of(feed, price, moment.day_began)
         # While it is vouched for, nobody asks until when it was: nearly every row is, and looking it up costs. A quote
         # of an earlier day is not young because its connection was vouched for until this one.
@@ -378,12 +403,12 @@ class PnlReporter:
         )
 
 
-def _usable(price: Price | None, closes: SymbolCloses, moment: _Moment) -> Price | None:
+def _usable(price: Price, closes: SymbolCloses, moment: _Moment) -> Price | None:
     """Return what of `price` may be used.
 
     Nothing of it after a split or a rename, and no last trade of an earlier day or stamped far ahead.
     """
-    if price is None or (closes.reshaped_at is not None and price.timestamp < closes.reshaped_at):
+    if closes.reshaped_at is not None and price.timestamp < closes.reshaped_at:
         return None
     if price.last is None:
         return price

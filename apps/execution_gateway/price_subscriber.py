@@ -17,7 +17,7 @@ import structlog
 from redis.asyncio.client import PubSub
 
 from apps.execution_gateway.delivery import Delivery
-from apps.execution_gateway.key_reads import GATHER_S, KEY_PAUSE_S, KeyReads
+from apps.execution_gateway.key_reads import FEED_PAUSE_S, GATHER_S, KEY_PAUSE_S, KeyReads
 from apps.execution_gateway.own_feed import OwnFeed
 from apps.execution_gateway.price_book import PriceBook, Verdict
 from libs.market_data.freshness import HEARTBEAT_SILENCE_S
@@ -43,8 +43,6 @@ _POLL_S: Final = 0.5
 _YIELD_EVERY: Final = 64
 """Messages already in the buffer are read without a pause; after so many the other tasks get their turn."""
 _SUBSCRIPTIONS: Final = 2
-_FEED: Final = ""
-"""The name under which `feed:status` waits to be read, among the symbols."""
 _CONFIRMATIONS: Final = frozenset({"subscribe", "psubscribe"})
 
 Message = dict[str, Any]
@@ -111,6 +109,7 @@ class PriceSubscriber:
         self._held: frozenset[str] = frozenset()
         self._newly_held: set[str] = set()
         self._reads = KeyReads()
+        self._feed_reads = KeyReads(FEED_PAUSE_S)
         self._confirmed_at_s = 0.0
         self._heartbeat_at = now()
         self.own_feed = OwnFeed()
@@ -177,7 +176,8 @@ class PriceSubscriber:
         self._heartbeat_at = last_resync_at = self._now()
         in_a_row = 0
         while True:
-            message = await pubsub.get_message(timeout=GATHER_S if self._reads.is_waiting else _POLL_S)
+            has_doubts = self._reads.is_waiting or self._feed_reads.is_waiting
+            message = await pubsub.get_message(timeout=GATHER_S if has_doubts else _POLL_S)
             now = self._now()
             if delivery.is_late(now):
                 self.counters.late += 1
@@ -232,7 +232,7 @@ class PriceSubscriber:
 
     def _doubt_status(self, status: FeedStatus) -> None:
         """Have our own key tell whether this is our feed, on a new connection or in a new process, or another's."""
-        self._reads.want(_FEED)
+        self._feed_reads.want(FEED_STATUS_KEY)
         if self.own_feed.is_foreign(status.instance):
             self.own_feed.note_foreign(status.instance, self._now())
 
@@ -265,7 +265,7 @@ class PriceSubscriber:
     def _doubt_price(self, price: Price) -> None:
         """Have our own key tell the price: this message is another feed's, or of a connection not heard of yet."""
         if price.epoch is not None:
-            self._reads.want(_FEED)
+            self._feed_reads.want(FEED_STATUS_KEY)
         if price.symbol in self._held:
             self._reads.want(price.symbol)
         # A program without an instance may well write our keys, too.
@@ -284,10 +284,9 @@ class PriceSubscriber:
     async def _read_keys(self) -> None:
         """Read what was doubted, and what was only published. Raises REDIS_FAULTS."""
         now_s = _clock_s()
-        symbols = self._reads.take(now_s) if self._reads.is_waiting else []
-        if _FEED in symbols:
-            symbols.remove(_FEED)
+        if self._feed_reads.is_waiting and self._feed_reads.take(now_s):
             await self._read_feed_status()
+        symbols = self._reads.take(now_s) if self._reads.is_waiting else []
         if now_s - self._confirmed_at_s >= KEY_PAUSE_S:
             self._confirmed_at_s = now_s
             symbols += self._look_at_held(now_s)

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from apps.execution_gateway.database import parse_database_url
+from libs.market_data.prices import Mode
 from libs.service.settings import AlpacaSettings, HttpSettings, Port, PriceSettings, RedisSettings
 
 LEDGER: Final = "ledger"
@@ -25,6 +26,11 @@ class GatewaySettings(RedisSettings, AlpacaSettings, HttpSettings, PriceSettings
     pnl_history_seconds: Annotated[float, Field(ge=1, le=3600, description="1 to 3600 seconds")] = 5.0
     pnl_history_days: Annotated[int, Field(ge=0, le=36500, description="whole days, or 0 to keep it for ever")] = 90
     position_source: Literal["ledger", "alpaca"] = Field(LEDGER, description="ledger or alpaca")
+
+    @property
+    def account_mode(self) -> Mode:
+        """Whose money the positions are: by the account's host where one is mirrored, else by the stream."""
+        return self.trading_mode if self.position_source == ALPACA else self.mode
 
     @field_validator("database_url")
     @classmethod

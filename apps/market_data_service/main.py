@@ -125,6 +125,8 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
         leadership,
         check,
     )
+    service.note_mode()
+    stream.link.add_listener(service.note_mode)
     return service
 
 

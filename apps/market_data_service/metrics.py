@@ -36,7 +36,7 @@ class _ServiceCollector(Collector):
         stream, link, watch = self._service.stream, self._service.stream.link, self._service.stream.watch
         state = GaugeMetricFamily("markstream_link_state", "1 for the link's present state", labels=["state"])
         for name in LinkState:
-            if name is not LinkState.UNKNOWN:
+            if name not in {LinkState.UNKNOWN, LinkState.FOREIGN_MODE}:  # what readers say
                 state.add_metric([name], float(link.state is name))
         yield state
         yield _gauge("link_connected", "1 while the connection is authenticated and heard", stream.is_connected())

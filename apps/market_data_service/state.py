@@ -14,6 +14,7 @@ from libs.market_data.alpaca_stream import AlpacaMarketDataStream
 from libs.market_data.clock_check import ClockCheck
 from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.market_hours import MarketClock
+from libs.market_data.modes import simulator_mode
 from libs.market_data.prices import FeedStatus, LinkState, Mode
 from libs.market_data.reconnect import Ending
 from libs.market_data.silence import Silence
@@ -49,8 +50,12 @@ class MarketDataService:
     @property
     def mode(self) -> Mode:
         """Whose money the prices speak of. A simulator says so itself, at the upgrade; else the settings tell."""
-        said = self.stream.response_headers.get(SIMULATOR_HEADER.lower(), "")
-        return Mode.REPLAY if said == Mode.REPLAY else Mode.SIMULATED if said else self.settings.mode
+        said = simulator_mode(self.stream.response_headers.get(SIMULATOR_HEADER.lower()))
+        return said or self.settings.stream_mode
+
+    def note_mode(self) -> None:
+        """Have the prices say whose money they speak of on the present connection."""
+        self.latest.mode = self.mode
 
     def feed_status(self) -> FeedStatus:
         """Return what is announced on `feed.status` at this moment."""

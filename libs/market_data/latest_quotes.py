@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Final
 
 from libs.market_data.latest_trades import LatestTrades
-from libs.market_data.prices import Price, PriceWrite
+from libs.market_data.prices import Mode, Price, PriceWrite
 from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable, as_standing_quote, exact, mid_price
 from libs.market_data.trades import Ineligible, Trade, TradeCancel, TradeCorrection, TradeEvent, TradesInterrupted
 
@@ -44,11 +44,13 @@ class _Held:
 class LatestQuotes:
     """Newest quote per symbol. `conflated` counts those that were replaced before anybody wrote them.
 
-    `trades` holds the last trades; a price carries its symbol's. `instance` names the process that makes the prices.
+    `trades` holds the last trades; a price carries its symbol's. `instance` names the process that makes the
+    prices, `mode` says whose money they speak of.
     """
 
     feed: str
     instance: str | None = None
+    mode: Mode | None = None
     trades: LatestTrades = field(default_factory=LatestTrades)
     conflated: int = 0
     accepted: int = 0
@@ -304,6 +306,7 @@ class LatestQuotes:
             last_timestamp=None if last is None else last.timestamp,
             last_size=None if last is None else _shares(last.size),
             instance=self.instance,
+            mode=self.mode,
         )
 
 

@@ -7,7 +7,11 @@ from enum import StrEnum
 
 
 class LinkState(StrEnum):
-    """Where the one connection to Alpaca stands. `UNKNOWN` is said by a reader that has heard nothing."""
+    """Where the one connection to Alpaca stands.
+
+    A reader that has heard nothing says `UNKNOWN`; one whose account is real and whose prices are made up,
+    `FOREIGN_MODE`.
+    """
 
     STANDBY = "standby"
     CONNECTING = "connecting"
@@ -18,6 +22,7 @@ class LinkState(StrEnum):
     REFUSED = "refused"
     STOPPED = "stopped"
     UNKNOWN = "unknown"
+    FOREIGN_MODE = "foreign_mode"
 
 
 class Mode(StrEnum):
@@ -44,8 +49,9 @@ class Price:
     Only `symbol`, `mid` and `timestamp` are always known: other programs may write a price with nothing else.
     `epoch` names the authenticated connection it came over; `seq` counts that symbol's published messages in it.
     `last` is the price of the last eligible trade, of venue time `last_timestamp`, where trades are streamed too.
-    `instance` is the market data process that wrote it. `suspect_since` is our time of the first newer quote that could
-    not mark, `suspect_reason` why the newest of those could not; both None while the held quote is the newest.
+    `instance` is the market data process that wrote it, `mode` whose money it speaks of. `suspect_since` is our time of
+    the first newer quote that could not mark, `suspect_reason` why the newest of those could not; both None while the
+    held quote is the newest.
     """
 
     symbol: str
@@ -67,6 +73,7 @@ class Price:
     instance: str | None = None
     suspect_since: datetime | None = None
     suspect_reason: str | None = None
+    mode: Mode | None = None
 
     @property
     def known_since(self) -> datetime:

@@ -16,6 +16,7 @@ from libs.market_data.wire_times import usable_time
 _SMALLEST: Final = Decimal("1e-9")
 _LARGEST: Final = Decimal(10) ** 12
 """USD per share, and shares: bounds that no real figure reaches, so that arithmetic on it cannot overflow."""
+_MODES: Final = {mode.value: mode for mode in Mode}
 _FLOAT_ROOM: Final = Decimal("1.000000001")
 _MOST_SEQ: Final = 2**63 - 1
 
@@ -49,6 +50,7 @@ class _PriceWire(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     instance: str | None
     suspect_since: str | None
     suspect_reason: str | None
+    mode: str | None
     # With a default, and so left out while nothing is known of a trade.
     last: Decimal | None = None
     last_timestamp: str | None = None
@@ -77,6 +79,7 @@ class _ReadPriceWire(msgspec.Struct, frozen=True, gc=False):
     instance: str | None = None
     suspect_since: datetime | None = None
     suspect_reason: str | None = None
+    mode: str | None = None
 
 
 class _WriteWire(msgspec.Struct, frozen=True, gc=False):
@@ -102,6 +105,7 @@ class _UpdateWire(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     instance: str | None
     suspect_since: str | None
     suspect_reason: str | None
+    mode: str | None
     last: Decimal | None = None
     last_timestamp: str | None = None
 
@@ -121,6 +125,7 @@ class _ReadUpdateWire(msgspec.Struct, frozen=True, gc=False):
     instance: str | None = None
     suspect_since: datetime | None = None
     suspect_reason: str | None = None
+    mode: str | None = None
 
 
 class _FeedStatusWire(msgspec.Struct, frozen=True):
@@ -170,8 +175,8 @@ def encode_price(price: Price) -> bytes:
     Sample: `{"symbol":"AAPL","bid":151.99,"ask":152.01,"mid":152.00,"bid_size":300,"ask_size":100,
     "timestamp":"2025-10-19T14:30:15.123456+00:00","exchange":"V","ask_exchange":"V","feed":"iex",
     "received_at":"2025-10-19T14:30:15.130002+00:00","epoch":"c1","seq":7,"instance":"host-1-ab12",
-    "suspect_since":null,"suspect_reason":null}`, and once a trade is known `"last":152.01,
-    "last_timestamp":"2025-10-19T14:30:14.900000+00:00","last_size":100`.
+    "suspect_since":null,"suspect_reason":null,"mode":"paper"}`, and once a trade is
+    known `"last":152.01,"last_timestamp":"2025-10-19T14:30:14.900000+00:00","last_size":100`.
     """
     received_at = price.received_at
     return _encode(
@@ -192,6 +197,7 @@ def encode_price(price: Price) -> bytes:
             price.instance,
             _known_text(price.suspect_since),
             price.suspect_reason,
+            price.mode,
             price.last,
             _known_text(price.last_timestamp),
             price.last_size,
@@ -237,6 +243,7 @@ def decode_price(data: bytes, symbol: str | None = None, max_spread_pct: Decimal
         wire.instance,
         None if wire.suspect_since is None else _utc(wire.suspect_since),
         wire.suspect_reason,
+        _mode(wire.mode),
     )
 
 
@@ -262,8 +269,8 @@ def encode_price_update(price: Price) -> bytes:
 
     Sample: `{"symbol":"AAPL","price":152.00,"timestamp":"2025-10-19T14:30:15.123456+00:00","bid":151.99,
     "ask":152.01,"epoch":"c1","seq":7,"received_at":"2025-10-19T14:30:15.130002+00:00","feed":"iex",
-    "instance":"host-1-ab12","suspect_since":null,"suspect_reason":null}`, and once a trade is known `"last":152.01,
-    "last_timestamp":"2025-10-19T14:30:14.900000+00:00"`.
+    "instance":"host-1-ab12","suspect_since":null,"suspect_reason":null,"mode":"paper"}`, and once a trade is
+    known `"last":152.01,"last_timestamp":"2025-10-19T14:30:14.900000+00:00"`.
     """
     received_at = price.received_at
     return _encode(
@@ -280,6 +287,7 @@ def encode_price_update(price: Price) -> bytes:
             price.instance,
             _known_text(price.suspect_since),
             price.suspect_reason,
+            price.mode,
             price.last,
             _known_text(price.last_timestamp),
         )
@@ -312,6 +320,7 @@ def decode_price_update(data: bytes, max_spread_pct: Decimal | None = None) -> P
         instance=wire.instance,
         suspect_since=None if wire.suspect_since is None else _utc(wire.suspect_since),
         suspect_reason=wire.suspect_reason,
+        mode=_mode(wire.mode),
     )
 
 
@@ -415,6 +424,11 @@ def _check_spread(bid: Decimal | None, ask: Decimal | None, max_spread_pct: Deci
         return
     if (ask - bid) * 200 > max_spread_pct * (ask + bid) * _FLOAT_ROOM:
         raise UnreadablePriceError(f"bid {bid} and ask {ask} lie further apart than MAX_SPREAD_PCT={max_spread_pct}")
+
+
+def _mode(text: str | None) -> Mode | None:
+    """Return the mode that a price names; None for a word of another program."""
+    return _MODES.get(text) if text is not None else None
 
 
 def _check_seq(seq: int | None) -> None:

@@ -23,6 +23,8 @@ ALPACA_DATA_BASE: Final = "https://data.alpaca.markets"
 ALPACA_PAPER_TRADING_BASE: Final = "https://paper-api.alpaca.markets"
 ALPACA_LIVE_TRADING_BASE: Final = "https://api.alpaca.markets"
 
+_TRADING_HOSTS: Final = {"paper-api.alpaca.markets": Mode.PAPER, "api.alpaca.markets": Mode.LIVE}
+
 _SHOWN_LENGTH: Final = 40
 _SECRET_WORDS: Final = ("key", "secret", "token", "password", "url")  # a URL may carry a password
 
@@ -99,6 +101,9 @@ class AlpacaSettings(Settings):
     alpaca_stream_url: str | None = Field(None, description="the whole ws:// or wss:// address, path included")
     alpaca_data_url: str | None = Field(None, description="an http:// or https:// address without /v2")
     alpaca_trading_url: str | None = Field(None, description="an http:// or https:// address without /v2")
+    alpaca_stream_mode: Literal["paper", "live"] | None = Field(
+        None, description="paper or live where ALPACA_STREAM_URL is a proxy in front of Alpaca's stream, else unset"
+    )
     alpaca_symbol_limit: int | None = Field(None, ge=1, description="a whole number above 0, or unset for no limit")
 
     @field_validator("alpaca_api_key", "alpaca_secret_key")
@@ -143,7 +148,7 @@ class AlpacaSettings(Settings):
     @property
     def is_alpaca(self) -> bool:
         """Whether the stream comes from Alpaca itself, not from a stand-in."""
-        return f".{urlsplit(self.stream_url).hostname or ''}".endswith(".alpaca.markets")
+        return f".{_host(self.stream_url)}".endswith(".alpaca.markets")
 
     @property
     def data_url(self) -> str:
@@ -165,10 +170,22 @@ class AlpacaSettings(Settings):
 
     @property
     def mode(self) -> Mode:
-        """Whose money the prices speak of. Prices from anywhere but Alpaca, and of its test feed, are simulated."""
+        """Whose money it is, by the stream. What comes from anywhere but Alpaca, or its test feed, is simulated."""
         if self.alpaca_feed == "test" or not self.is_alpaca:
             return Mode.SIMULATED
         return Mode.PAPER if self.alpaca_paper else Mode.LIVE
+
+    @property
+    def stream_mode(self) -> Mode:
+        """Whose money the streamed prices speak of, unless a simulator says that they are its own."""
+        if self.alpaca_stream_mode is not None and self.alpaca_feed != "test":
+            return Mode(self.alpaca_stream_mode)
+        return self.mode
+
+    @property
+    def trading_mode(self) -> Mode:
+        """Whose money the account's is, by the host that is asked for it; at any host but Alpaca's it is simulated."""
+        return _TRADING_HOSTS.get(_host(self.trading_url), Mode.SIMULATED)
 
 
 class LogSettings(Settings):
@@ -274,6 +291,11 @@ def _split_url(url: str, schemes: tuple[str, ...], *, is_public: bool = False) -
     if is_public and (parts.username or parts.password):
         raise ValueError("it must not carry a user or password")
     return parts
+
+
+def _host(url: str) -> str:
+    """Return the host of `url` in lower case, without the dot that may end a full name."""
+    return (urlsplit(url).hostname or "").removesuffix(".")
 
 
 def _stripped(value: SecretStr | None) -> SecretStr | None:

@@ -17,14 +17,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CACHED = {
     "symbol", "bid", "ask", "mid", "bid_size", "ask_size", "timestamp", "exchange", "ask_exchange", "feed",
-    "received_at", "epoch", "seq", "instance", "suspect_since", "suspect_reason",
+    "received_at", "epoch", "seq", "instance", "suspect_since", "suspect_reason", "mode",
 }  # fmt: skip
 PUBLISHED = {
-    "symbol", "price", "timestamp", "bid", "ask", "epoch", "seq", "instance", "suspect_since", "suspect_reason",
+    "symbol", "price", "timestamp", "bid", "ask", "epoch", "seq", "instance", "suspect_since", "suspect_reason", "mode",
 }  # fmt: skip
 STATUS = {
     "state", "connected", "since", "epoch", "feed", "mode", "symbols", "market", "halted", "doubted", "instance",
-    "lag_s",
+    "lag_s", "clock_offset_s", "at",
 }  # fmt: skip
 
 

@@ -109,6 +109,8 @@ def settings_in(folder: Path, redis_url: str, **fields: Any) -> GatewaySettings:
         "redis_url": SecretStr(redis_url),
         "database_url": SecretStr(f"sqlite:///{folder}/ledger.db"),
         "daily_bars_path": folder / "bars",
+        # A stand-in's, and so a simulated account, which any price may mark.
+        "alpaca_stream_url": "ws://127.0.0.1:1/v2/iex",
     }
     return GatewaySettings(_env_file=None, **{**known, **fields})
 

@@ -81,7 +81,7 @@ async def test_the_body_has_every_field_of_the_contract(running_gateway: Running
 async def test_an_empty_book_is_complete(running_gateway: RunningGateway):
     body = await running_gateway.get(REALTIME)
     assert (body["positions"], body["total_unrealized"], body["complete"]) == ([], 0, True)
-    assert body["mode"] == "paper"
+    assert body["mode"] == "simulated"
 
 
 async def test_a_published_price_is_vouched_for_by_heartbeats(
@@ -169,8 +169,8 @@ async def test_a_halted_symbol_keeps_its_last_quote_for_as_long_as_it_takes(
     async with serving(settings) as gateway:
         await gateway.fill("AAPL", 100, "150.00")
         two_hours_ago = utc_now() - timedelta(hours=2)
-        await cache.write([PriceWrite(price(timestamp=two_hours_ago, received_at=two_hours_ago), publish=True)])
         await cache.write_feed_status(streaming("AAPL", halted=frozenset({"AAPL"})))
+        await cache.write([PriceWrite(price(timestamp=two_hours_ago, received_at=two_hours_ago), publish=True)])
         await eventually(lambda: _source(gateway, "halted"))
         body = await gateway.get(REALTIME)
         assert (body["complete"], body["total_unrealized"]) == (True, Decimal("200.00"))

@@ -23,7 +23,7 @@ PRICE_SAMPLE = (
     b'{"symbol":"AAPL","bid":151.99,"ask":152.01,"mid":152.00,"bid_size":300,"ask_size":100,'
     b'"timestamp":"2025-10-19T14:30:15.123456+00:00","exchange":"V","ask_exchange":"P","feed":"iex",'
     b'"received_at":"2025-10-19T14:30:15.130002+00:00","epoch":"c1","seq":7,"instance":"i1",'
-    b'"suspect_since":null,"suspect_reason":null}'
+    b'"suspect_since":null,"suspect_reason":null,"mode":"paper"}'
 )
 PRICE = Price(
     symbol="AAPL",
@@ -40,11 +40,12 @@ PRICE = Price(
     epoch="c1",
     seq=7,
     instance="i1",
+    mode=Mode.PAPER,
 )
 UPDATE_SAMPLE = (
     b'{"symbol":"AAPL","price":152.00,"timestamp":"2025-10-19T14:30:15.123456+00:00","bid":151.99,"ask":152.01,'
     b'"epoch":"c1","seq":7,"received_at":"2025-10-19T14:30:15.130002+00:00","feed":"iex",'
-    b'"instance":"i1","suspect_since":null,"suspect_reason":null}'
+    b'"instance":"i1","suspect_since":null,"suspect_reason":null,"mode":"paper"}'
 )
 STATUS_SAMPLE = (
     b'{"state":"streaming","connected":true,"since":"2025-10-19T13:29:58+00:00","epoch":"c1","feed":"iex",'
@@ -87,6 +88,7 @@ unordered_prices = st.builds(
     last=st.none() | money,
     last_timestamp=st.none() | times,
     last_size=st.none() | shares,
+    mode=st.none() | st.sampled_from(Mode),
 )
 
 
@@ -243,6 +245,11 @@ def test_numbers_stay_as_exact_as_their_text() -> None:
 def test_what_is_no_price_is_unreadable(data: bytes) -> None:
     with pytest.raises(UnreadablePriceError):
         decode_price(data, "AAPL")
+
+
+def test_a_mode_that_we_do_not_know_is_none() -> None:
+    assert decode_price(with_members(mode="replay"), "AAPL").mode is Mode.REPLAY
+    assert decode_price(with_members(mode="fast"), "AAPL").mode is None
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,44 @@ def test_mode(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], mode: 
     assert load(monkeypatch, **variables).mode is mode
 
 
+@pytest.mark.parametrize(
+    ("variables", "mode"),
+    [
+        ({"ALPACA_STREAM_URL": "wss://proxy.example/v2/iex", "ALPACA_STREAM_MODE": "live"}, Mode.LIVE),
+        ({"ALPACA_STREAM_URL": "wss://proxy.example/v2/iex", "ALPACA_STREAM_MODE": "paper"}, Mode.PAPER),
+        ({"ALPACA_STREAM_URL": "wss://proxy.example/v2/iex"}, Mode.SIMULATED),
+        ({"ALPACA_STREAM_URL": "wss://STREAM.data.Alpaca.Markets.:443/v2/iex"}, Mode.PAPER),
+        ({"ALPACA_STREAM_URL": "wss://stream.data.alpaca.markets.evil.example/v2/iex"}, Mode.SIMULATED),
+        ({"ALPACA_STREAM_URL": "wss://evil-alpaca.markets/v2/iex"}, Mode.SIMULATED),
+        ({"ALPACA_FEED": "test", "ALPACA_STREAM_MODE": "live"}, Mode.SIMULATED),
+        ({"ALPACA_PAPER": "false"}, Mode.LIVE),
+    ],
+)
+def test_stream_mode(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], mode: Mode) -> None:
+    assert load(monkeypatch, **variables).stream_mode is mode
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode"),
+    [
+        ({}, Mode.PAPER),
+        ({"ALPACA_PAPER": "false"}, Mode.LIVE),
+        # The host says it, not the setting.
+        ({"ALPACA_TRADING_URL": "https://api.alpaca.markets"}, Mode.LIVE),
+        ({"ALPACA_TRADING_URL": "https://PAPER-API.alpaca.markets:443", "ALPACA_PAPER": "false"}, Mode.PAPER),
+        ({"ALPACA_TRADING_URL": "https://api.alpaca.markets./"}, Mode.LIVE),
+        ({"ALPACA_TRADING_URL": "https://paper-api.alpaca.markets.evil.example"}, Mode.SIMULATED),
+        ({"ALPACA_TRADING_URL": "https://evil.example/paper-api.alpaca.markets"}, Mode.SIMULATED),
+        ({"ALPACA_TRADING_URL": "https://xapi.alpaca.markets"}, Mode.SIMULATED),
+        ({"ALPACA_TRADING_URL": "http://127.0.0.1:8765"}, Mode.SIMULATED),
+        ({"ALPACA_STREAM_URL": "ws://127.0.0.1:8765/v2/iex"}, Mode.SIMULATED),
+        ({"ALPACA_STREAM_URL": "wss://proxy.example/v2/iex", "ALPACA_STREAM_MODE": "live"}, Mode.SIMULATED),
+    ],
+)
+def test_trading_mode(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], mode: Mode) -> None:
+    assert load(monkeypatch, **variables).trading_mode is mode
+
+
 def test_the_live_account_has_its_own_host_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(monkeypatch, ALPACA_PAPER="false").trading_url == "https://api.alpaca.markets"
     settings = load(monkeypatch, ALPACA_TRADING_URL="http://127.0.0.1:8765/", ALPACA_DATA_URL="http://127.0.0.1:8765")
