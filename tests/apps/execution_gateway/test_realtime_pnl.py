@@ -164,7 +164,7 @@ async def test_a_delayed_feed_is_never_called_real_time(running_gateway: Running
 async def test_a_halted_symbol_keeps_its_last_quote_for_as_long_as_it_takes(
     tmp_path: Path, redis_client: RedisClient, redis_url: str
 ):
-    settings = settings_in(tmp_path, redis_url, price_ttl_seconds=1, stale_after_seconds=0.2)
+    settings = settings_in(tmp_path, redis_url, price_ttl_seconds=3, stale_after_seconds=0.2)
     cache = PriceCache(redis_client, 300)
     async with serving(settings) as gateway:
         await gateway.fill("AAPL", 100, "150.00")
