@@ -196,12 +196,15 @@ def _figure(field: str, value: object) -> Text:
 
 
 def _source(row: Body, *, is_short: bool = False) -> Text:
-    """Return the price's source, a close with its date (`is_short`: without the year)."""
+    """Return the price's source, a close with its date and a stale price with its reason.
+
+    `is_short`: the date without the year, and no reason.
+    """
     source = str(row.get("price_source"))
-    closing_date = str(row.get("closing_date") or "")
+    detail = str(row.get("closing_date") or row.get("stale_reason") or "")
     if is_short:
-        closing_date = closing_date[5:]
-    return Text(f"{source} {closing_date}" if closing_date else source, style=_SOURCE_STYLES.get(source, "bold red"))
+        detail = detail[5:] if row.get("closing_date") else ""
+    return Text(f"{source} {detail}" if detail else source, style=_SOURCE_STYLES.get(source, "bold red"))
 
 
 def _age(row: Body) -> str:

@@ -65,6 +65,8 @@ PURE = (
     "libs/market_data/session.py",
     "libs/market_data/silence.py",
     "libs/market_data/subscriptions.py",
+    "libs/market_data/suspect_marks.py",
+    "libs/market_data/suspect_quotes.py",
     "libs/market_data/symbols.py",
     "libs/market_data/trades.py",
     "libs/market_data/trading_sessions.py",

@@ -128,7 +128,9 @@ class RefusedFillRow(msgspec.Struct, frozen=True):
 
 
 _TIMES: Final = tuple(
-    place for place, name in enumerate(PositionPnl._fields) if name in {"last_updated", "last_trade_at", "received_at"}
+    place
+    for place, name in enumerate(PositionPnl._fields)
+    if name in {"last_updated", "last_trade_at", "received_at", "suspect_since"}
 )
 PnlRow: Final = msgspec.defstruct(
     "PnlRow",

@@ -205,14 +205,23 @@ def health_body(state: GatewayState, version: str) -> dict[str, object]:
 
 
 def _positions(state: GatewayState) -> dict[str, object]:
-    known = {"doubted": state.doubted}
+    known: dict[str, object] = {"doubted": state.doubted}
     if state.pnl is None:
-        return {"open": None, "by_price_source": None, "unpriced": None, "halted": None, **known}
+        unknown = dict.fromkeys(("open", "by_price_source", "unpriced", "halted", "suspect"))
+        return {**unknown, **known}
     rows = state.pnl.report.rows
     by_source: dict[str, int] = {}
     for row in rows:
         by_source[row.price_source] = by_source.get(row.price_source, 0) + 1
     # A halt is no fault of anybody here: it is told, and degrades nothing.
     halted = [row.symbol for row in rows if row.price_source is PriceSource.HALTED]
+    suspect = [row.symbol for row in rows if row.suspect_since is not None]
     unpriced = state.pnl.report.totals.unpriced
-    return {"open": len(rows), "by_price_source": by_source, "unpriced": unpriced, "halted": halted, **known}
+    return {
+        "open": len(rows),
+        "by_price_source": by_source,
+        "unpriced": unpriced,
+        "halted": halted,
+        "suspect": suspect,
+        **known,
+    }

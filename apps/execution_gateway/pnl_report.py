@@ -20,6 +20,7 @@ from apps.execution_gateway.price_book import PriceBook
 from libs.broker.parity import OurFigures
 from libs.market_data.clock_lead import is_ahead
 from libs.market_data.freshness import (
+    HEARTBEAT_SILENCE_S,
     FeedWord,
     LiveFeed,
     Mark,
@@ -136,6 +137,7 @@ class _Moment(NamedTuple):
     clock_offset: timedelta
     day_began: datetime
     market: MarketPhase
+    session: TradingPhase
 
 
 class PnlReporter:
@@ -291,8 +293,12 @@ class PnlReporter:
         if phase is MarketPhase.OPEN:
             return TradingPhase.REGULAR
         session = self._hours.trading_phase(now)
-        # An unscheduled closure, which only the account's clock knows of.
-        return TradingPhase.CLOSED if session is TradingPhase.REGULAR else session
+        if session is not TradingPhase.REGULAR:
+            return session
+        # At the opening the last heartbeat may still be of before. Else it is an unscheduled closure, which only the
+        # account's clock knows of.
+        was_before = self._hours.trading_phase(now - timedelta(seconds=HEARTBEAT_SILENCE_S)) is TradingPhase.PRE
+        return TradingPhase.PRE if was_before else TradingPhase.CLOSED
 
     async def _read_book(self) -> None:
         asked_at_s, forgotten = _clock_s(), self._forgotten
@@ -353,7 +359,8 @@ class PnlReporter:
         day = book.day(session)
         feed = live_feed(self._prices.feed, self._prices.heard_at, now)
         offset = self._prices.alignment.offset
-        moment = _Moment(now + offset, offset, day_start(now.astimezone(NEW_YORK).date()), market.phase)
+        day_began = day_start(now.astimezone(NEW_YORK).date())
+        moment = _Moment(now + offset, offset, day_began, market.phase, market.session)
         inputs = []
         for position in book.open_positions:
             symbol = position.symbol
@@ -400,6 +407,7 @@ class PnlReporter:
             now=moment.now,
             rules=self._rules.marks,
             is_short=position.qty < 0,
+            session=moment.session,
         )
 
 

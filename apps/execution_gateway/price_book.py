@@ -245,6 +245,18 @@ def _is_same(one: Price, other: Price) -> bool:
         and one.known_since == other.known_since
         and one.timestamp == other.timestamp
         and (one.mid, one.bid, one.ask) == (other.mid, other.bid, other.ask)
+        and _is_as_suspect(one, other)
+    )
+
+
+def _is_as_suspect(one: Price, other: Price) -> bool:
+    """Say whether the same is known of newer quotes that could not mark: the key tells more of them than messages."""
+    return (
+        one.suspect_since == other.suspect_since
+        and one.suspect_reason == other.suspect_reason
+        and one.suspect_quotes == other.suspect_quotes
+        and one.newest_bid == other.newest_bid
+        and one.newest_ask == other.newest_ask
     )
 
 

@@ -93,6 +93,7 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
     )
     leadership = Leadership(tenure, lease, stream, writer, announcer, look_now)
     stream.add_handler(writer.take_quote)
+    stream.add_rejection_handler(writer.take_rejected)
     stream.add_trade_handler(writer.take_trade)
     stream.link.add_listener(announcer.announce_soon)
     sync = PositionBasedSubscription(

@@ -1,6 +1,7 @@
 """The service's numbers for Prometheus, read from its parts when somebody asks."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -9,6 +10,8 @@ from prometheus_client.registry import Collector
 from apps.market_data_service.state import MarketDataService
 from libs.market_data.prices import LinkState
 from libs.service.metrics import service_registry
+
+_MOST_NAMED: Final = 50
 
 
 def market_data_registry(service: MarketDataService) -> CollectorRegistry:
@@ -63,8 +66,20 @@ class _ServiceCollector(Collector):
         yield _gauge("symbols_polled", "Symbols priced by REST, not streamed", len(stream.polled))
         yield _gauge("symbols_doubted", "Symbols whose newest quote may be missing", len(stream.doubted))
         yield _gauge("symbols_halted", "Symbols whose trading is halted", len(stream.halted))
+        yield from self._suspects()
         yield _counter("polls", "Times REST was asked for what is not streamed", stream.poller.polls)
         yield _counter("poll_faults", "Times it gave no answer", stream.poller.faults)
+
+    def _suspects(self) -> Iterator[Metric]:
+        suspects = self._service.latest.suspects
+        yield _gauge("symbols_suspect", "Symbols whose newest quote may not mark", len(suspects.symbols))
+        named = GaugeMetricFamily(
+            "markstream_symbol_suspect", "1 for a symbol whose newest quote may not mark", labels=["symbol", "reason"]
+        )
+        for symbol in sorted(suspects.symbols)[:_MOST_NAMED]:
+            if (suspicion := suspects.of(symbol)) is not None:
+                named.add_metric([symbol, suspicion.reason], 1.0)
+        yield named
 
     def _quotes(self) -> Iterator[Metric]:
         stream, latest = self._service.stream, self._service.latest

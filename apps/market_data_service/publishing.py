@@ -17,6 +17,7 @@ from libs.market_data.freshness import is_doubted
 from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.prices import FeedStatus, LinkState
 from libs.market_data.quotes import Quote, Unmarkable
+from libs.market_data.suspect_quotes import Rejection
 from libs.market_data.trades import Ineligible, TradeEvent
 from libs.redis_client.client import RedisUnavailableError
 from libs.redis_client.lease import LeaseLostError
@@ -88,6 +89,11 @@ class PriceWriter:
             self._wake.set()
         return refusal
 
+    def take_rejected(self, rejection: Rejection) -> None:
+        """Hold what a quote that may not mark says of its symbol's price. The stream's rejection handler."""
+        if self._latest.take_rejected(rejection):
+            self._wake.set()
+
     def take_trade(self, event: TradeEvent) -> Ineligible | None:
         """Hold a new last trade for the next batch; return why it cannot be the last. The stream's trade handler."""
         refusal = self._latest.take_trade(event)
@@ -148,6 +154,8 @@ class PriceWriter:
 
     async def write_batch(self) -> bool:
         """Write one batch in one request; say whether Redis took it. What it did not take waits again."""
+        if not await self._recall_suspects():
+            return False
         batch = self._latest.take(time.monotonic(), _MOST_PER_BATCH)
         symbols = [write.price.symbol for write in batch]
         try:
@@ -155,9 +163,7 @@ class PriceWriter:
             unwritable = await self._cache.write(batch)
         except RedisUnavailableError as error:
             self._latest.mark_unwritten(symbols)
-            self._owed.update(self._latest.waiting)
-            self.failed_batches += 1
-            self._note(error, len(symbols))
+            self._note_failed(error, len(symbols))
             return False
         except asyncio.CancelledError:
             self._latest.mark_unwritten(symbols)
@@ -172,6 +178,25 @@ class PriceWriter:
         self.written += len(batch) - len(unwritable)
         self.published += sum(write.publish and write.price.symbol not in unwritable for write in batch)
         return True
+
+    async def _recall_suspects(self) -> bool:
+        """Read which prices an earlier process left suspect, before they are overwritten; return whether that worked.
+
+        REST may still show the very quote that the venue has withdrawn since.
+        """
+        while symbols := list(self._latest.to_recall):  # more may come while the cache answers
+            try:
+                cached = await self._cache.read(symbols)
+            except RedisUnavailableError as error:
+                self._note_failed(error, len(symbols))
+                return False
+            self._latest.recall(symbols, cached.values())
+        return True
+
+    def _note_failed(self, error: RedisUnavailableError, symbols: int) -> None:
+        self._owed.update(self._latest.waiting)
+        self.failed_batches += 1
+        self._note(error, symbols)
 
     def _note(self, error: RedisUnavailableError, symbols: int) -> None:
         # A write that was under way when we stepped down is no fault of Redis.

@@ -12,6 +12,7 @@ from apps.market_data_service.state import MarketDataService
 from libs.market_data.gaps import Gap
 from libs.market_data.halts import Halt
 from libs.market_data.prices import Price
+from libs.market_data.suspect_quotes import Suspicion
 from libs.market_data.symbols import WILDCARD, MalformedSymbolError, parse_symbol
 from libs.redis_client.client import RedisUnavailableError
 from libs.redis_client.price_cache import encode_price
@@ -152,6 +153,7 @@ def _details(service: MarketDataService) -> dict[str, dict[str, Any]]:
             "why_not_streamed": left_out.get(symbol),
             "halted": symbol in halted,
             "doubted": symbol in doubted,
+            "suspect": _suspicion(service.latest.suspects.of(symbol)),
             "trades": symbol in trades,
             "why_no_trades": None if symbol in trades else why_no_trades,
             "last_quote_at": _time(record.last_quote_at),
@@ -261,9 +263,21 @@ async def health(request: Request) -> Response:
             },
             "trades": _trades(service),
             "doubted": sorted(stream.doubted),
+            "suspect": _suspects(service),
             "reasons": reason_bodies(reasons),
         }
     )
+
+
+def _suspects(service: MarketDataService) -> dict[str, Any]:
+    """Return the symbols whose newest quote may not mark. Normal after hours, when venues withdraw all quotes."""
+    suspects = service.latest.suspects
+    named = sorted(suspects.symbols)[:_MOST_NAMED]
+    return {"count": len(suspects.symbols), "symbols": {symbol: _suspicion(suspects.of(symbol)) for symbol in named}}
+
+
+def _suspicion(suspicion: Suspicion | None) -> dict[str, Any] | None:
+    return None if suspicion is None else {"since": _time(suspicion.since), "reason": suspicion.reason}
 
 
 def _trades(service: MarketDataService) -> dict[str, Any]:

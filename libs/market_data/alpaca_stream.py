@@ -25,7 +25,7 @@ from libs.market_data.gaps import GapLog
 from libs.market_data.halts import Halt, Halts
 from libs.market_data.link import Link, LinkFault
 from libs.market_data.prices import LinkState
-from libs.market_data.quote_intake import QuoteHandler, QuoteIntake, TradeHandler
+from libs.market_data.quote_intake import QuoteHandler, QuoteIntake, RejectionHandler, TradeHandler
 from libs.market_data.quote_records import SymbolRecord
 from libs.market_data.quotes import Quote, QuoteOrigin
 from libs.market_data.reconnect import DialBudget, Ending, ReconnectPolicy
@@ -287,6 +287,13 @@ class AlpacaMarketDataStream:
         is then counted for the symbol. Raises TypeError for a coroutine function.
         """
         self._intake.add_handler(handler)
+
+    def add_rejection_handler(self, handler: RejectionHandler) -> None:
+        """Have `handler(rejection)` called for every quote that may not mark, whichever way it came. It must not wait.
+
+        Raises TypeError for a coroutine function.
+        """
+        self._intake.add_rejection_handler(handler)
 
     def add_trade_handler(self, handler: TradeHandler) -> None:
         """Have `handler(event)` called for every trade, correction, cancel and interruption, in order of arrival.

@@ -144,7 +144,7 @@ class Conversation:
                 if event.code in _PERMANENT_IN_STREAM:
                     raise ConnectionEndedError(ending_of(event.code), event.message, code=event.code)
             case UnreadableMessage():
-                self._intake.reject_malformed(event.symbol)
+                self._intake.reject_malformed(event.symbol, event.kind, received_at)
             case FrameUnreadable():
                 counts["unreadable_frames"] += 1
 

@@ -11,7 +11,9 @@ from typing import Final, NamedTuple
 
 from libs.market_data.clock_lead import is_ahead
 from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Price
+from libs.market_data.suspect_marks import as_last_trade, has_later_trade, is_overdue, is_withdrawn
 from libs.market_data.symbols import WILDCARD
+from libs.market_data.trading_sessions import TradingPhase
 
 HEARTBEAT_SILENCE_S: Final = 6.0
 """The heartbeat comes every 2 s: after three missed ones the publisher is taken for dead or frozen."""
@@ -82,7 +84,9 @@ class Mark(NamedTuple):
     `closing_date` is the session of a close and None for a quote. `rule` is the one that was applied, None without a
     price. `extended_price` is what a fresh quote outside the regular session would have marked, where the settings say
     that it must not. `stale_reason` says why a stale quote is not live: `late` (the stream is), `ahead` (stamped so),
-    `link` (no link in order stands behind it); None for all other marks.
+    `out_of_hours` (nothing vouches for a quiet quote then), `link` (no link in order stands behind it), or what was
+    wrong with the newer quotes; None for all other marks. `suspect_since` is when those began; once the quote's sides
+    can no longer be met (`is_withdrawn`), `newest_bid` and `newest_ask` are what can, None where that is unknown.
     """
 
     source: PriceSource
@@ -100,6 +104,20 @@ class Mark(NamedTuple):
     received_at: datetime | None = None
     extended_price: Decimal | None = None
     stale_reason: str | None = None
+    suspect_since: datetime | None = None
+    is_withdrawn: bool = False
+    newest_bid: Decimal | None = None
+    newest_ask: Decimal | None = None
+
+    @property
+    def exit_bid(self) -> Decimal | None:
+        """What selling would meet now; None when unknown."""
+        return self.newest_bid if self.is_withdrawn else self.bid
+
+    @property
+    def exit_ask(self) -> Decimal | None:
+        """What buying would meet now; None when unknown."""
+        return self.newest_ask if self.is_withdrawn else self.ask
 
     def is_same_but_for_age(self, other: "Mark") -> bool:
         """Say whether both are the same price from the same source, whatever their ages."""
@@ -120,7 +138,7 @@ class MarkRules:
     extended_hours: bool = True
 
 
-def choose_mark(
+def choose_mark(  # noqa: PLR0913 - each is a fact of its own, by name
     price: Price | None,
     *,
     word: FeedWord,
@@ -130,19 +148,77 @@ def choose_mark(
     now: datetime,
     rules: MarkRules,
     is_short: bool = False,
+    session: TradingPhase | None = None,
 ) -> Mark:
     """Return the best mark that can be had, honestly named.
 
-    Market open: halted, live, stale, close, unavailable. Market closed: live, close, stale, unavailable; where quotes
-    must not mark out of hours: close, unavailable.
+    Market open: halted, live, stale, close, unavailable; so in the sessions before and after, but for halts. At night:
+    live, close, stale, unavailable. Where quotes must not mark out of hours: close, unavailable.
     `word` is what the feed says of `price` now (see `word_of`), `last_vouched_at` when it last vouched; None when it
     never did. `close` is that of the last completed session, None when unknown. `is_short` says on which side the
-    position would be liquidated.
+    position would be liquidated. `session` None: the regular one while the market is open, else night.
     """
+    circumstances = _Circumstances(
+        word, last_vouched_at, close, market, now, rules, is_short=is_short, is_night=_is_night(market, session)
+    )
+    if price is not None and price.suspect_since is not None:
+        return _suspect_mark(price, price.suspect_since, circumstances)
+    return _ladder(price, circumstances)
+
+
+class _Circumstances(NamedTuple):
+    """The arguments of `choose_mark` but for the price."""
+
+    word: FeedWord
+    last_vouched_at: datetime | None
+    close: ClosingPrice | None
+    market: MarketPhase
+    now: datetime
+    rules: MarkRules
+    is_short: bool
+    is_night: bool
+
+
+def _is_night(market: MarketPhase, session: TradingPhase | None) -> bool:
+    return market is MarketPhase.CLOSED and session not in {TradingPhase.PRE, TradingPhase.POST}
+
+
+def _suspect_mark(price: Price, since: datetime, known: _Circumstances) -> Mark:
+    """Return the mark of a price whose newest quotes could not mark: it was vouched for until `since` at most."""
+    rules, now = known.rules, known.now
+    is_gone = is_withdrawn(price, now)
+    if rules.rule is MarkRule.LAST and has_later_trade(price):
+        word = FeedWord.NOTHING if known.word is FeedWord.VOUCHED else known.word
+        mark = _ladder(as_last_trade(price), known._replace(word=word, last_vouched_at=None))
+        if mark.last_updated is not None:
+            mark = mark._replace(rule=MarkRule.LAST)
+    else:
+        until = since if known.word is FeedWord.VOUCHED else known.last_vouched_at
+        # What closing would meet is gone with the sides; a mid may be believed a little longer.
+        is_too_old = is_overdue(price, now, rules.stale_after_s) or (is_gone and rules.rule is MarkRule.LIQUIDATION)
+        limited = known._replace(last_vouched_at=None if until is None else min(until, since))
+        mark = _ladder(price, limited, may_be_live=not is_too_old)
+    return mark._replace(
+        suspect_since=since,
+        stale_reason=(price.suspect_reason or "suspect") if mark.source is PriceSource.STALE else None,
+        is_withdrawn=is_gone and mark.last_updated is not None,
+        newest_bid=price.newest_bid,
+        newest_ask=price.newest_ask,
+    )
+
+
+def _ladder(  # noqa: PLR0911 - a rung each
+    price: Price | None, known: _Circumstances, *, may_be_live: bool = True
+) -> Mark:
+    word, last_vouched_at, close, market, now, rules, is_short, is_night = known
     age_s = 0.0 if price is None else (now - _counts_from(price, word)).total_seconds()
     if price is not None and word is FeedWord.HALTED and market is MarketPhase.OPEN:
         return _quote_mark(PriceSource.HALTED, price, age_s, rules.rule, is_short=is_short)
-    is_live = price is not None and _is_live(price, age_s, word=word, now=now, stale_after_s=rules.stale_after_s)
+    is_live = (
+        price is not None
+        and may_be_live
+        and _is_live(price, age_s, word=word, now=now, stale_after_s=rules.stale_after_s)
+    )
     if market is MarketPhase.CLOSED and not rules.extended_hours:
         extended = quote_price(price, rules.rule, is_short=is_short)[0] if price is not None and is_live else None
         closing = UNAVAILABLE if close is None else _closing_mark(close, MarkState.CLOSED)
@@ -150,12 +226,14 @@ def choose_mark(
     if price is not None and is_live:
         source = PriceSource.DELAYED if price.feed == DELAYED_FEED else PriceSource.REAL_TIME
         return _quote_mark(source, price, age_s, rules.rule, is_short=is_short)
-    if close is not None and market is MarketPhase.CLOSED:
+    if close is not None and is_night:
         return _closing_mark(close, MarkState.CLOSED)
     if price is not None and _is_within_ttl(age_s, last_vouched_at=last_vouched_at, now=now, ttl_s=rules.ttl_s):
         stale = _quote_mark(PriceSource.STALE, price, age_s, rules.rule, is_short=is_short)
-        return stale._replace(stale_reason=_stale_reason(price, word, now))
-    return UNAVAILABLE if close is None else _closing_mark(close, MarkState.FALLBACK)
+        return stale._replace(stale_reason=_stale_reason(price, word, market, now))
+    if close is None:
+        return UNAVAILABLE
+    return _closing_mark(close, MarkState.FALLBACK if market is MarketPhase.OPEN else MarkState.CLOSED)
 
 
 def quote_price(price: Price, rule: MarkRule, *, is_short: bool) -> tuple[Decimal, MarkRule]:
@@ -243,10 +321,12 @@ def _counts_from(price: Price, word: FeedWord) -> datetime:
     return price.timestamp if word is FeedWord.LATE else price.known_since
 
 
-def _stale_reason(price: Price, word: FeedWord, now: datetime) -> str:
+def _stale_reason(price: Price, word: FeedWord, market: MarketPhase, now: datetime) -> str:
     if word is FeedWord.LATE:
         return "late"
-    return "ahead" if _is_stamped_ahead(price, now) else "link"
+    if _is_stamped_ahead(price, now):
+        return "ahead"
+    return "link" if market is MarketPhase.OPEN or word is FeedWord.DOUBTED else "out_of_hours"
 
 
 def _is_stamped_ahead(price: Price, now: datetime) -> bool:

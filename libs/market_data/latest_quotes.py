@@ -14,6 +14,7 @@ from typing import Final
 from libs.market_data.latest_trades import LatestTrades
 from libs.market_data.prices import Mode, Price, PriceWrite
 from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable, as_standing_quote, exact, mid_price
+from libs.market_data.suspect_quotes import Rejection, SuspectQuotes, Suspicion
 from libs.market_data.trades import Ineligible, Trade, TradeCancel, TradeCorrection, TradeEvent, TradesInterrupted
 
 # Venues' clocks differ, so arrival order decides, unless a quote is behind by more than clocks can explain.
@@ -38,26 +39,32 @@ class _Held:
     published_last: Trade | None = None
     published_epoch: str | None = None
     published_at_s: float = 0.0
+    published_suspect_since: datetime | None = None
+    renewed_at_s: float | None = None
+    """When the cached price was last given its whole life: a suspect one lives on what is left of it."""
 
 
 @dataclass(slots=True)
 class LatestQuotes:
     """Newest quote per symbol. `conflated` counts those that were replaced before anybody wrote them.
 
-    `trades` holds the last trades; a price carries its symbol's. `instance` names the process that makes the
-    prices, `mode` says whose money they speak of.
+    `trades` holds the last trades, `suspects` what makes a symbol's price suspect; a price carries its symbol's.
+    `instance` names the process that makes the prices, `mode` says whose money they speak of.
     """
 
     feed: str
     instance: str | None = None
     mode: Mode | None = None
     trades: LatestTrades = field(default_factory=LatestTrades)
+    suspects: SuspectQuotes = field(default_factory=SuspectQuotes)
     conflated: int = 0
     accepted: int = 0
     _sequences: dict[str, tuple[str, int]] = field(default_factory=dict)
     """How many messages of a symbol each connection has published; it outlives the symbol's quote."""
     _held: dict[str, _Held] = field(default_factory=dict)
     _dirty: dict[str, None] = field(default_factory=dict)
+    _to_recall: dict[str, None] = field(default_factory=dict)
+    """The symbols of which only REST has brought a quote: an earlier process may know that the venue withdrew it."""
 
     def put(self, quote: Quote, epoch: str | None) -> Unmarkable | None:
         """Take a markable quote; return why not, or None when it now stands.
@@ -71,6 +78,7 @@ class LatestQuotes:
         time = min(time, received)
         symbol = quote.symbol
         held = self._held.get(symbol)
+        held_time = None if held is None else held.quote.timestamp
         if held is None:
             self._held[symbol] = _Held(quote, epoch, time, self.trades.last(symbol))
         elif refusal := (self._put_snapshot if quote.origin is QuoteOrigin.REST else self._put_streamed)(
@@ -79,12 +87,39 @@ class LatestQuotes:
             return refusal
         else:
             held.epoch, held.is_release_owed = epoch, held.is_release_owed and epoch is None
+        self.suspects.accept(quote, held_time)
+        if quote.origin is QuoteOrigin.STREAM:
+            self._to_recall.pop(symbol, None)
+        elif held is None:
+            self._to_recall[symbol] = None
         self.accepted += 1
         if symbol in self._dirty:
             self.conflated += 1
         else:
             self._dirty[symbol] = None
         return None
+
+    def take_rejected(self, rejection: Rejection) -> bool:
+        """Take in a quote that may not mark; return whether that makes the price held of its symbol suspect."""
+        held = self._held.get(rejection.symbol)
+        if not self.suspects.note(rejection, None if held is None else held.quote.timestamp) or held is None:
+            return False
+        self._dirty.setdefault(rejection.symbol, None)
+        return True
+
+    @property
+    def to_recall(self) -> Collection[str]:
+        """The symbols whose price the cache may know to be suspect: `recall` is due before they are taken."""
+        return self._to_recall.keys()
+
+    def recall(self, symbols: Collection[str], cached: Iterable[Price]) -> None:
+        """Take over from the cache, as an earlier process left it, which of `symbols` are suspect."""
+        for price in cached:
+            held = self._held.get(price.symbol)
+            if held is not None and price.symbol in self._to_recall and self.suspects.recall(price, held.quote):
+                self._dirty.setdefault(price.symbol, None)
+        for symbol in symbols:
+            self._to_recall.pop(symbol, None)
 
     def take_trade(self, event: TradeEvent) -> Ineligible | None:
         """Take what was told of trades; return why a trade cannot be the last, else None.
@@ -164,13 +199,23 @@ class LatestQuotes:
             del self._dirty[symbol]
             held = self._held.get(symbol)
             if held is not None:
-                publish = self._is_worth_a_message(held, now_s)
+                suspicion = self.suspects.of(symbol)
+                age_s = self._age_in_cache_s(held, suspicion, now_s)
+                publish = self._is_worth_a_message(held, suspicion, now_s)
                 if publish:
                     held.seq = self._next_seq(symbol, held.epoch)
                     held.published, held.published_epoch, held.published_at_s = held.quote, held.epoch, now_s
                     held.published_last = held.last
-                batch.append(PriceWrite(self._price(held), publish))
+                    held.published_suspect_since = None if suspicion is None else suspicion.since
+                batch.append(PriceWrite(self._price(held), publish, age_s))
         return batch
+
+    @staticmethod
+    def _age_in_cache_s(held: _Held, suspicion: Suspicion | None, now_s: float) -> float:
+        """Return how much of its life in the cache is used up: a suspect price gets a new one by a later trade only."""
+        if suspicion is None or held.renewed_at_s is None or _is_traded_since(held, suspicion):
+            held.renewed_at_s = now_s
+        return now_s - held.renewed_at_s
 
     def _next_seq(self, symbol: str, epoch: str | None) -> int:
         """Count one more message of `symbol`. A symbol that comes back on the same connection goes on counting."""
@@ -181,11 +226,12 @@ class LatestQuotes:
         return seq + 1
 
     @staticmethod
-    def _is_worth_a_message(held: _Held, now_s: float) -> bool:
+    def _is_worth_a_message(held: _Held, suspicion: Suspicion | None, now_s: float) -> bool:
         published = held.published
         return (
             published is None
             or held.published_epoch != held.epoch
+            or held.published_suspect_since != (None if suspicion is None else suspicion.since)
             or held.published_last is not held.last
             or not published.has_same_content(held.quote)
             or (published is not held.quote and now_s - held.published_at_s >= REPEAT_INTERVAL_S)
@@ -200,10 +246,13 @@ class LatestQuotes:
                 self._dirty[symbol] = None
 
     def renew(self, symbols: Iterable[str], epoch: str) -> None:
-        """Have these symbols' cached quotes of connection `epoch` written again, so that they do not expire."""
+        """Have these symbols' cached quotes of connection `epoch` written again, so that they do not expire.
+
+        The suspect ones do: nothing vouches for them.
+        """
         for symbol in symbols:
             held = self._held.get(symbol)
-            if held is not None and held.epoch == epoch:
+            if held is not None and held.epoch == epoch and self.suspects.of(symbol) is None:
                 self._dirty.setdefault(symbol, None)
 
     def release(self, streamed: Collection[str], epoch: str) -> None:
@@ -232,7 +281,10 @@ class LatestQuotes:
                 self._dirty.setdefault(symbol, None)
 
     def shift_received(self, by: timedelta) -> None:
-        """Correct when the held quotes were received: our clock was off by so much. The venue's times stay."""
+        """Correct when quotes were received: our clock was off by so much. The venue's times stay."""
+        for symbol in self.suspects.shift(by):
+            if symbol in self._held:
+                self._dirty.setdefault(symbol, None)
         for symbol, held in self._held.items():
             quote = held.quote
             if quote.timestamp is None or quote.received_at == quote.timestamp:
@@ -255,16 +307,20 @@ class LatestQuotes:
             if symbol not in symbols and not held.is_release_owed:
                 self._forget(symbol)
         self.trades.keep_only(symbols)
+        if self.suspects.symbols:
+            self.suspects.keep_only({*symbols, *self._held})
 
     def forget_all(self) -> None:
         """Forget every symbol, told or not."""
         for symbol in list(self._held):
             self._forget(symbol)
         self.trades.keep_only(())
+        self.suspects.keep_only(())
 
     def _forget(self, symbol: str) -> None:
         del self._held[symbol]
         self._dirty.pop(symbol, None)
+        self._to_recall.pop(symbol, None)
 
     def epoch_of(self, symbol: str) -> str | None:
         """Return the connection that vouches for the held quote; None when none is held."""
@@ -288,6 +344,7 @@ class LatestQuotes:
         assert quote.ask is not None  # noqa: S101
         assert quote.timestamp is not None  # noqa: S101
         bid, ask = exact(quote.bid), exact(quote.ask)
+        suspicion = self.suspects.of(quote.symbol)
         return Price(
             symbol=quote.symbol,
             mid=mid_price(bid, ask),
@@ -307,7 +364,21 @@ class LatestQuotes:
             last_size=None if last is None else _shares(last.size),
             instance=self.instance,
             mode=self.mode,
+            suspect_since=None if suspicion is None else suspicion.since,
+            suspect_reason=None if suspicion is None else suspicion.reason,
+            suspect_quotes=None if suspicion is None else suspicion.quotes,
+            newest_bid=None if suspicion is None else suspicion.bid,
+            newest_ask=None if suspicion is None else suspicion.ask,
+            newest_timestamp=None if suspicion is None else suspicion.newest_time,
         )
+
+
+def _is_traded_since(held: _Held, suspicion: Suspicion) -> bool:
+    """Say whether the last trade is news that came after the held quote was withdrawn."""
+    last = held.last
+    if last is None or last is held.published_last or last.timestamp is None:
+        return False
+    return last.timestamp > suspicion.since
 
 
 def _shares(size: float | None) -> Decimal | None:

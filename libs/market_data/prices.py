@@ -51,7 +51,8 @@ class Price:
     `last` is the price of the last eligible trade, of venue time `last_timestamp`, where trades are streamed too.
     `instance` is the market data process that wrote it, `mode` whose money it speaks of. `suspect_since` is our time of
     the first newer quote that could not mark, `suspect_reason` why the newest of those could not; both None while the
-    held quote is the newest.
+    held quote is the newest. `suspect_quotes` is how many of those came in a row (2: or more), `newest_timestamp` the
+    venue's time of the newest, `newest_bid` and `newest_ask` its sides where it has usable ones.
     """
 
     symbol: str
@@ -74,6 +75,10 @@ class Price:
     suspect_since: datetime | None = None
     suspect_reason: str | None = None
     mode: Mode | None = None
+    suspect_quotes: int | None = None
+    newest_bid: Decimal | None = None
+    newest_ask: Decimal | None = None
+    newest_timestamp: datetime | None = None
 
     @property
     def known_since(self) -> datetime:
@@ -87,10 +92,14 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class PriceWrite:
-    """A price to cache, and whether to tell subscribers of it."""
+    """A price to cache, and whether to tell subscribers of it.
+
+    `age_s`: seconds of its life in the cache that are used up already. A suspect price is written without a new life.
+    """
 
     price: Price
     publish: bool
+    age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

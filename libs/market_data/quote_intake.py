@@ -8,6 +8,7 @@ Knows no connection. What a quote means for the newest price of its symbol is th
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -16,12 +17,14 @@ from libs.market_data.clock_lead import is_ahead
 from libs.market_data.delivery_lag import DeliveryLag
 from libs.market_data.quote_records import QuoteRecords, SymbolRecord
 from libs.market_data.quotes import Quote, Unmarkable, as_standing_quote, why_unmarkable
+from libs.market_data.suspect_quotes import Rejection
 from libs.market_data.trades import Ineligible, Trade, TradeCancel, TradeCorrection, TradeEvent, TradesInterrupted
 
 log = structlog.get_logger(__name__)
 
 QuoteHandler = Callable[[Quote], object]
 TradeHandler = Callable[[TradeEvent], object]
+RejectionHandler = Callable[[Rejection], object]
 
 
 _KINDS: Final[Mapping[type[TradeEvent], str]] = {
@@ -30,6 +33,8 @@ _KINDS: Final[Mapping[type[TradeEvent], str]] = {
     TradeCorrection: "corrections",
     TradesInterrupted: "interruptions",
 }
+_NOT_QUOTES: Final = frozenset({"t", "c", "x", "s", "subscription", "error", "success"})
+"""What a message may say in its `T` that is not a quote."""
 
 
 class QuoteIntake:
@@ -50,6 +55,7 @@ class QuoteIntake:
         self._is_wanted = is_wanted
         self._handlers: list[QuoteHandler] = []
         self._trade_handlers: list[TradeHandler] = []
+        self._rejection_handlers: list[RejectionHandler] = []
 
     def add_handler(self, handler: QuoteHandler) -> None:
         """Have `handler(quote)` called for every quote that may mark. Raises TypeError for a coroutine function."""
@@ -61,6 +67,11 @@ class QuoteIntake:
         _refuse_coroutine(handler)
         self._trade_handlers.append(handler)
 
+    def add_rejection_handler(self, handler: RejectionHandler) -> None:
+        """Have `handler(rejection)` called for every quote that may not mark. Raises TypeError for a coroutine."""
+        _refuse_coroutine(handler)
+        self._rejection_handlers.append(handler)
+
     def take_streamed(self, quote: Quote) -> bool:
         """Take a quote that the stream brought; return whether it may mark."""
         record = self._record(quote.symbol)
@@ -69,7 +80,7 @@ class QuoteIntake:
         record.streamed += 1
         record.streamed_at = quote.received_at
         self._note_time(record, quote)
-        return self._offer(record, as_standing_quote(quote) if self.is_late else quote)
+        return self._offer(record, as_standing_quote(quote) if self.is_late else quote, quote.received_at)
 
     def take_fetched(self, quote: Quote) -> None:
         """Take a quote fetched by REST: known since the venue made it."""
@@ -78,7 +89,7 @@ class QuoteIntake:
             standing = as_standing_quote(quote)
             record.fetched += 1
             record.fetched_at = standing.received_at
-            self._offer(record, standing)
+            self._offer(record, standing, quote.received_at)
 
     def take_snapshot(self, quote: Quote) -> None:
         """Take a quote fetched right after its symbol was confirmed: what the stream brings is to be newer."""
@@ -105,11 +116,19 @@ class QuoteIntake:
                 if isinstance(outcome, Ineligible):
                     self.trades[outcome.value] += 1
 
-    def reject_malformed(self, symbol: str | None) -> None:
-        """Count a message of `symbol` that could not be read; None when not even the symbol could."""
+    def reject_malformed(self, symbol: str | None, kind: str | None = None, arrived_at: datetime | None = None) -> None:
+        """Count a message of `symbol` that could not be read; None when not even the symbol could.
+
+        `kind` is what the message said it was, None when that could not be read either. What surely was not a quote
+        says nothing of the newest one.
+        """
         self.counts["unreadable_messages"] += 1
         if symbol is not None and (record := self.records.begin(symbol)):
-            self.records.reject(record, Unmarkable.MALFORMED)
+            rejection = Rejection(symbol, Unmarkable.MALFORMED, arrived_at or datetime.now(UTC))
+            if kind in _NOT_QUOTES:
+                self.records.reject(record, Unmarkable.MALFORMED)
+            else:
+                self._reject(record, rejection)
 
     def _note_time(self, record: SymbolRecord, quote: Quote) -> None:
         """Note when the venue made a streamed quote. The same time again, as of a replayed quote, is no news."""
@@ -127,11 +146,20 @@ class QuoteIntake:
             self.counts["quotes_unwanted"] += 1
         return record
 
-    def _offer(self, record: SymbolRecord, quote: Quote) -> bool:
+    def _reject(self, record: SymbolRecord, rejection: Rejection) -> None:
+        self.records.reject(record, rejection.reason)
+        for handler in self._rejection_handlers:
+            try:
+                handler(rejection)
+            except Exception:
+                self.counts["handler_errors"] += 1
+                log.exception("rejection_handler_failed", symbol=rejection.symbol)
+
+    def _offer(self, record: SymbolRecord, quote: Quote, arrived_at: datetime) -> bool:
         """Hand the quote to the handlers if it may mark; say whether it may. Never raises for what it holds."""
         refusal = why_unmarkable(quote, self._max_spread_pct)
         if refusal is not None:
-            self.records.reject(record, refusal)
+            self._reject(record, Rejection(quote.symbol, refusal, arrived_at, quote))
             return False
         for handler in self._handlers:
             try:
@@ -141,7 +169,7 @@ class QuoteIntake:
                 log.exception("quote_handler_failed", symbol=quote.symbol)
             else:
                 if isinstance(outcome, Unmarkable):
-                    self.records.reject(record, outcome)
+                    self._reject(record, Rejection(quote.symbol, outcome, arrived_at, quote))
         return True
 
 

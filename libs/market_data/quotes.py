@@ -141,6 +141,25 @@ def why_unmarkable(quote: Quote, max_spread_pct: float) -> Unmarkable | None:  #
     return None
 
 
+_SIDES_USABLE: Final = frozenset(
+    {Unmarkable.ONE_SIDED, Unmarkable.TOO_WIDE, Unmarkable.NOT_FINITE, Unmarkable.NEGATIVE, Unmarkable.ABSURD}
+)
+"""Reasons that leave a side usable. Of a crossed quote either may be wrong, of an untimed one the age is unknown."""
+
+
+def usable_sides(quote: Quote, why: Unmarkable) -> tuple[float | None, float | None]:
+    """Return the bid and the ask at which `quote`, which may not mark because of `why`, could still be met."""
+    if why not in _SIDES_USABLE or not NOT_FIRM_BY_TAPE.get(quote.tape or "", _CTA).isdisjoint(quote.conditions):
+        return None, None
+    bid, ask = _usable(quote.bid), _usable(quote.ask)
+    return (None, None) if bid is not None and ask is not None and bid > ask else (bid, ask)
+
+
+def _usable(side: float | None) -> float | None:
+    # Also false for NaN.
+    return side if side is not None and _LEAST_PRICE <= side <= _GREATEST_PRICE else None
+
+
 def as_standing_quote(quote: Quote) -> Quote:
     """Return a quote as known since the venue made it: neither asking for it by REST nor a slow way makes it young."""
     if quote.timestamp is None or quote.timestamp >= quote.received_at:

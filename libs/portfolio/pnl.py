@@ -19,8 +19,9 @@ class PositionPnl(NamedTuple):
     USD, shares and percent; `price_age_seconds` in seconds. None is unknown: without a price everything that needs one,
     `day_pnl` also without the previous close, the quote's fields when the mark is a close. `previous_close` and
     `overnight_qty` are in today's shares. `cost`, `overnight_value` and `day_cash` (sales less purchases less fees plus
-    dividends) are exact: from them, `qty` and the prices every figure can be worked out again.
-    `stale_reason` says why a stale quote is not live.
+    dividends) are exact: from them, `qty` and the prices every figure can be worked out again. `suspect_since` is when
+    the venue withdrew the quote without a usable one in its place, None while it has not; `stale_reason` says why a
+    stale mark is not live.
     """
 
     symbol: str
@@ -61,6 +62,7 @@ class PositionPnl(NamedTuple):
     overnight_value: Decimal | None
     day_cash: Decimal
     stale_reason: str | None
+    suspect_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

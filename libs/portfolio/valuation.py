@@ -74,7 +74,7 @@ def _row(asked: Valuable, booked: _Booked) -> PositionPnl:
             day_pnl = day_gain(day, value, overnight)
         if extended_price is not None:
             extended_pnl = EXACT.multiply(position.qty, EXACT.subtract(extended_price, price))
-    exit_price = rounded_price(mark.ask if position.qty < ZERO else mark.bid)
+    exit_price = rounded_price(mark.exit_ask if position.qty < ZERO else mark.exit_bid)
     exit_gain = None
     if exit_price is not None:
         exit_gain = EXACT.subtract(EXACT.multiply(position.qty, exit_price), position.cost_basis)
@@ -117,6 +117,7 @@ def _row(asked: Valuable, booked: _Booked) -> PositionPnl:
         None if overnight is None else plain_number(overnight),
         booked.day_cash,
         mark.stale_reason,
+        mark.suspect_since,
     )
 
 

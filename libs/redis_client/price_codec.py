@@ -55,6 +55,11 @@ class _PriceWire(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     last: Decimal | None = None
     last_timestamp: str | None = None
     last_size: Decimal | None = None
+    # Likewise, while the price is not suspect.
+    suspect_quotes: int | None = None
+    newest_bid: Decimal | None = None
+    newest_ask: Decimal | None = None
+    newest_timestamp: str | None = None
 
 
 class _ReadPriceWire(msgspec.Struct, frozen=True, gc=False):
@@ -80,6 +85,10 @@ class _ReadPriceWire(msgspec.Struct, frozen=True, gc=False):
     suspect_since: datetime | None = None
     suspect_reason: str | None = None
     mode: str | None = None
+    suspect_quotes: int | None = None
+    newest_bid: Decimal | None = None
+    newest_ask: Decimal | None = None
+    newest_timestamp: datetime | None = None
 
 
 class _WriteWire(msgspec.Struct, frozen=True, gc=False):
@@ -90,6 +99,7 @@ class _WriteWire(msgspec.Struct, frozen=True, gc=False):
     seq: int | None = None
     instance: str | None = None
     mid: Decimal | None = None
+    suspect_since: datetime | None = None
 
 
 class _UpdateWire(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -108,6 +118,10 @@ class _UpdateWire(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     mode: str | None
     last: Decimal | None = None
     last_timestamp: str | None = None
+    suspect_quotes: int | None = None
+    newest_bid: Decimal | None = None
+    newest_ask: Decimal | None = None
+    newest_timestamp: str | None = None
 
 
 class _ReadUpdateWire(msgspec.Struct, frozen=True, gc=False):
@@ -126,6 +140,10 @@ class _ReadUpdateWire(msgspec.Struct, frozen=True, gc=False):
     suspect_since: datetime | None = None
     suspect_reason: str | None = None
     mode: str | None = None
+    suspect_quotes: int | None = None
+    newest_bid: Decimal | None = None
+    newest_ask: Decimal | None = None
+    newest_timestamp: datetime | None = None
 
 
 class _FeedStatusWire(msgspec.Struct, frozen=True):
@@ -177,6 +195,8 @@ def encode_price(price: Price) -> bytes:
     "received_at":"2025-10-19T14:30:15.130002+00:00","epoch":"c1","seq":7,"instance":"host-1-ab12",
     "suspect_since":null,"suspect_reason":null,"mode":"paper"}`, and once a trade is
     known `"last":152.01,"last_timestamp":"2025-10-19T14:30:14.900000+00:00","last_size":100`.
+    A suspect price also carries `"suspect_quotes":2,"newest_ask":149,
+    "newest_timestamp":"2025-10-19T14:30:17.000000+00:00"`.
     """
     received_at = price.received_at
     return _encode(
@@ -201,6 +221,10 @@ def encode_price(price: Price) -> bytes:
             price.last,
             _known_text(price.last_timestamp),
             price.last_size,
+            price.suspect_quotes,
+            price.newest_bid,
+            price.newest_ask,
+            _known_text(price.newest_timestamp),
         )
     )
 
@@ -222,6 +246,7 @@ def decode_price(data: bytes, symbol: str | None = None, max_spread_pct: Decimal
     _check_prices(wire.mid, wire.bid, wire.ask, wire.last)
     _check_spread(wire.bid, wire.ask, max_spread_pct)
     _check_seq(wire.seq)
+    _check_sides(wire.newest_bid, wire.newest_ask)
     _check_sizes(wire.bid_size, wire.ask_size, wire.last_size)
     return Price(
         named,
@@ -244,6 +269,10 @@ def decode_price(data: bytes, symbol: str | None = None, max_spread_pct: Decimal
         None if wire.suspect_since is None else _utc(wire.suspect_since),
         wire.suspect_reason,
         _mode(wire.mode),
+        wire.suspect_quotes,
+        wire.newest_bid,
+        wire.newest_ask,
+        None if wire.newest_timestamp is None else _utc(wire.newest_timestamp),
     )
 
 
@@ -255,6 +284,8 @@ def is_same_write(data: bytes, price: Price) -> bool:
         write = _decode_write(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
+    if price.suspect_since is not None or write.suspect_since is not None:
+        return False  # what is known of newer quotes changes without a message
     return (write.seq, write.epoch, write.received_at, write.instance, write.mid) == (
         price.seq,
         price.epoch,
@@ -290,6 +321,10 @@ def encode_price_update(price: Price) -> bytes:
             price.mode,
             price.last,
             _known_text(price.last_timestamp),
+            price.suspect_quotes,
+            price.newest_bid,
+            price.newest_ask,
+            _known_text(price.newest_timestamp),
         )
     )
 
@@ -305,6 +340,7 @@ def decode_price_update(data: bytes, max_spread_pct: Decimal | None = None) -> P
     _check_prices(wire.price, wire.bid, wire.ask, wire.last)
     _check_spread(wire.bid, wire.ask, max_spread_pct)
     _check_seq(wire.seq)
+    _check_sides(wire.newest_bid, wire.newest_ask)
     return Price(
         symbol=wire.symbol,
         mid=wire.price,
@@ -321,6 +357,10 @@ def decode_price_update(data: bytes, max_spread_pct: Decimal | None = None) -> P
         suspect_since=None if wire.suspect_since is None else _utc(wire.suspect_since),
         suspect_reason=wire.suspect_reason,
         mode=_mode(wire.mode),
+        suspect_quotes=wire.suspect_quotes,
+        newest_bid=wire.newest_bid,
+        newest_ask=wire.newest_ask,
+        newest_timestamp=None if wire.newest_timestamp is None else _utc(wire.newest_timestamp),
     )
 
 
@@ -434,6 +474,15 @@ def _mode(text: str | None) -> Mode | None:
 def _check_seq(seq: int | None) -> None:
     if seq is not None and not 0 <= seq <= _MOST_SEQ:
         raise UnreadablePriceError(f"expected a seq from 0 to {_MOST_SEQ}")
+
+
+def _check_sides(*sides: Decimal | None) -> None:
+    try:
+        if all(side is None or _SMALLEST <= side <= _LARGEST for side in sides):
+            return
+    except InvalidOperation:  # NaN cannot be compared
+        pass
+    raise UnreadablePriceError(f"expected positive sides of the newest quote, found {', '.join(map(str, sides))}")
 
 
 def _check_sizes(*sizes: Decimal | None) -> None:

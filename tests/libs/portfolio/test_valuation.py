@@ -76,6 +76,7 @@ def test_the_sample_of_the_contract() -> None:
         "cost": Decimal(15000),
         "overnight_value": Decimal(15080),
         "day_cash": Decimal(0),
+        "suspect_since": None,
         "stale_reason": None,
     }
     assert [str(number) for number in (row.unrealized_pnl, row.qty, row.avg_entry_price, row.realized_pnl)] == [
