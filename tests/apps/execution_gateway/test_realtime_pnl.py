@@ -21,6 +21,7 @@ from libs.market_data.prices import LinkState, MarketPhase, Mode, PriceWrite
 from libs.redis_client.client import RedisClient
 from libs.redis_client.embedded import EmbeddedRedis
 from libs.redis_client.price_cache import PriceCache
+from tests.support.clock import NoonClock
 from tests.support.gateway import RunningGateway, price, serving, settings_in, streaming, utc_now
 from tests.support.waiting import eventually
 
@@ -166,9 +167,10 @@ async def test_a_halted_symbol_keeps_its_last_quote_for_as_long_as_it_takes(
 ):
     settings = settings_in(tmp_path, redis_url, price_ttl_seconds=3, stale_after_seconds=0.2)
     cache = PriceCache(redis_client, 300)
-    async with serving(settings) as gateway:
-        await gateway.fill("AAPL", 100, "150.00")
-        two_hours_ago = utc_now() - timedelta(hours=2)
+    noon = NoonClock()  # two hours ago was the same day, whenever this runs
+    async with serving(settings, now=noon) as gateway:
+        two_hours_ago = noon() - timedelta(hours=2)
+        await gateway.fill("AAPL", 100, "150.00", filled_at=two_hours_ago.isoformat())
         await cache.write_feed_status(streaming("AAPL", halted=frozenset({"AAPL"})))
         await cache.write([PriceWrite(price(timestamp=two_hours_ago, received_at=two_hours_ago), publish=True)])
         await eventually(lambda: _source(gateway, "halted"))
