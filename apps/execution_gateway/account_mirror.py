@@ -143,6 +143,7 @@ class AccountMirror:
             self.last_error,
             self._outcome.differences,
             (*self._unreadable_holdings, *(() if mirror is None else mirror.unreadable.values())),
+            self.ledger.applied.unresolved,
         )
 
     def check(self, book: Book) -> Book:

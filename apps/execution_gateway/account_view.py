@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from libs.broker.account_messages import PositionsAnswer
+from libs.broker.activity_results import Unhandled
 from libs.broker.executions import Unreadable
 from libs.broker.reconcile import Difference
 from libs.market_data.prices import LinkState
@@ -27,7 +28,7 @@ class AccountView:
     """What is known of the mirror at one moment. `confirmed_at`: when the account's positions were last taken over.
 
     `unexplained` are the differences that the last comparison could not explain; `unreadable` what of the account's
-    answers could not be read.
+    answers could not be read; `unresolved` the activities of which it is not known what they do to the shares.
     """
 
     health: MirrorHealth
@@ -38,6 +39,12 @@ class AccountView:
     last_error: str | None
     differences: tuple[Difference, ...]
     unreadable: tuple[Unreadable, ...]
+    unresolved: tuple[Unhandled, ...] = ()
+
+    @property
+    def unresolved_symbols(self) -> frozenset[str]:
+        """The symbols whose shares are in doubt."""
+        return frozenset(one.activity.symbol for one in self.unresolved if one.activity.symbol is not None)
 
     @property
     def unexplained(self) -> tuple[Difference, ...]:

@@ -7,12 +7,14 @@ from typing import Final, assert_never
 from apps.execution_gateway.account_view import AccountView, MirrorHealth
 from apps.execution_gateway.bodies import iso, market_body
 from apps.execution_gateway.pnl_report import FeedView, MarketView, RealtimePnl
+from libs.broker.activity_results import Unhandled
 from libs.market_data.freshness import PriceSource
 from libs.market_data.missing_bars import Gap, gap_lines
 from libs.market_data.prices import LinkState, Mode
 from libs.portfolio.rounding import plain_number
 from libs.service.health import Health, Reason, clock_reason, overall, reason_bodies
 
+_ID_SHOWN: Final = 80
 _NAMED: Final = 20
 
 
@@ -53,7 +55,7 @@ def reasons(state: GatewayState) -> list[Reason]:
     ]
     found += _ledger_reasons(state)
     if state.account is not None:
-        found += _account_reasons(state.account)
+        found += account_reasons(state.account)
     if state.redis_error is not None:
         found.append(Reason("redis_away", f"Redis is away: {state.redis_error}; prices come from memory and age"))
     found += _feed_reasons(state.feed, state.mode)
@@ -114,7 +116,8 @@ def _ledger_reasons(state: GatewayState) -> list[Reason]:
     return found
 
 
-def _account_reasons(account: AccountView) -> list[Reason]:
+def account_reasons(account: AccountView) -> list[Reason]:
+    """Return what is wrong with the mirror of the account."""
     found = []
     why = account.last_error or "not known yet"
     match account.health:
@@ -130,6 +133,15 @@ def _account_reasons(account: AccountView) -> list[Reason]:
             found.append(Reason("account_not_in_step", "executions of the account may be missing still"))
         case _:
             assert_never(account.health)
+    if account.unresolved:
+        named = "; ".join(_unresolved(one) for one in account.unresolved[:_NAMED])
+        found.append(
+            Reason(
+                "activities_unresolved",
+                f"it is not known what these activities of the account do to its shares ({named}); the positions are "
+                "taken from the account when they stay different",
+            )
+        )
     if account.unexplained:
         named = ", ".join(one.symbol for one in account.unexplained[:_NAMED])
         found.append(Reason("account_differs", f"the account's positions differ from ours, unexplained: {named}"))
@@ -137,6 +149,11 @@ def _account_reasons(account: AccountView) -> list[Reason]:
         named = "; ".join(one.why for one in account.unreadable[:3])
         found.append(Reason("account_unreadable", f"parts of the account's answers cannot be read: {named}"))
     return found
+
+
+def _unresolved(one: Unhandled) -> str:
+    activity = one.activity
+    return f"{activity.symbol or 'no symbol'}, {activity.kind} {activity.activity_id[:_ID_SHOWN]}: {one.why}"
 
 
 def _account(account: AccountView | None) -> dict[str, object] | None:

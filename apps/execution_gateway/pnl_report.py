@@ -361,11 +361,17 @@ class PnlReporter:
         offset = self._prices.alignment.offset
         day_began = day_start(now.astimezone(NEW_YORK).date())
         moment = _Moment(now + offset, offset, day_began, market.phase, market.session)
+        in_doubt = frozenset() if self._account is None else self._account().unresolved_symbols
         inputs = []
         for position in book.open_positions:
             symbol = position.symbol
             known = closes.symbols[symbol]
             mark = self._mark(position, known, feed, moment)
+            if known.undecided_ratio is not None:
+                known = known.settled(mark.price if mark.closing_date is None else None)
+            if symbol in in_doubt:
+                # Shares of before a split beside a price of after it, perhaps: the day is not known.
+                known = known._replace(previous_close=None, overnight_value=None)
             inputs.append(
                 Valuable(position, day[symbol], mark, known.previous_close, known.overnight_value, market.session)
             )
@@ -417,6 +423,8 @@ def _usable(price: Price, closes: SymbolCloses, moment: _Moment) -> Price | None
     Nothing of it after a split or a rename, and no last trade of an earlier day or stamped far ahead.
     """
     if closes.reshaped_at is not None and price.timestamp < closes.reshaped_at:
+        return None
+    if closes.todays_ratio is not None and closes.is_before_todays_split(price.mid):
         return None
     if price.last is None:
         return price

@@ -23,6 +23,10 @@ HeldBefore = Callable[[str, date], OurPosition]
 """Returns what the ledger held of a symbol as a New York date began, before that date's corporate actions."""
 
 
+NOT_YET: Final = frozenset({"pending", "queued", "sent_to_clearing"})
+"""The statuses of what the broker has not carried out yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What earlier rounds came to: ids of the activities that have `waited`, and of adjustments that are `recorded`.
@@ -65,6 +69,12 @@ class Applied:
     undone: tuple[str, ...] = ()
     unhandled: tuple[Unhandled, ...] = ()
     plain: frozenset[str] = frozenset()
+
+    @property
+    def unresolved(self) -> tuple[Unhandled, ...]:
+        """Activities of which it is not known what they do to the shares, with the reason."""
+        halves = [one for one in self.waiting if one.qty and (one.status or "").lower() not in NOT_YET]
+        return (*self.unhandled, *(Unhandled(one, "its other entries are not reported yet") for one in halves))
 
     @property
     def doubtful_symbols(self) -> frozenset[str]:

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Final
 
 from libs.broker.activity_results import (
+    NOT_YET,
     NOTHING_KNOWN,
     Applied,
     HeldBefore,
@@ -37,7 +38,6 @@ _TRANSFERS: Final = REORGANIZATIONS | {"ACATS", "JNLS", "OPEXP", "OPASN", "OPXRC
 _STOCK_DIVIDEND: Final = "SDIV"
 _HALF_A_CENT: Final = Decimal("0.005")
 _UNDONE: Final = frozenset({"canceled", "cancelled", "rejected", "reversed"})
-_NOT_YET: Final = frozenset({"pending", "queued", "sent_to_clearing"})
 
 
 def apply_activities(activities: Iterable[Activity], held: HeldBefore, known: Known = NOTHING_KNOWN) -> Applied:
@@ -79,7 +79,7 @@ class _Sorted:
         kind, status = activity.kind.partition(".")[0], (activity.status or "").lower()
         if status in _UNDONE:
             self.undone.append(activity)
-        elif status in _NOT_YET:
+        elif status in NOT_YET:
             self.not_yet.append(activity)
         elif kind in _SPLITS and activity.symbol is not None:
             self.splits[activity.symbol, activity.date].append(activity)

@@ -1,11 +1,13 @@
 """Reads a stock split from its activities: a ratio from shares, and the fraction that was paid in cash. Pure.
 
-Effective at the beginning of the New York date that the broker books it under.
+Effective at the beginning of the New York date that the broker books it under, or of the next: the broker names a date
+without a time, often that of the day before. The shares that it names tell on which side of the day's fills a split is.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from decimal import ROUND_DOWN, Decimal
 from fractions import Fraction
 from typing import Final
@@ -13,9 +15,12 @@ from typing import Final
 from libs.broker.activity_results import Applied, HeldBefore, Known, Unhandled, adjustment_of
 from libs.broker.executions import Activity
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
+from libs.portfolio.days import day_start
 from libs.portfolio.fills import EXACT, ZERO
 from libs.portfolio.positions import COST_STEP
 
+_FROM_QTY: Final = re.compile(r"\bfrom qty:\s*(-?[0-9][0-9,]*(?:\.[0-9]+)?)", re.IGNORECASE)
+_DISAGREE: Final = "the shares before the split are not those that were held on that day"
 _SHARE_STEP: Final = Decimal("1e-9")
 _DENOMINATORS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 20, 25, 50, 100, 1000, 10_000)
 _ROUND: Final = (1000, 500, 100, 50, 10, 5, 1)
@@ -53,18 +58,55 @@ def read_split(entries: Sequence[Activity], held: HeldBefore, is_cut: IsCut, kno
         case [added] if _is_half(first, added, before.qty) or not known.have_waited(entries):
             return Applied(waiting=tuple(entries))
         case [added]:
-            old, new = before.qty, EXACT.add(before.qty, added)
+            old = _old_of(added, before.qty, held(symbol, _next(first.date)).qty)
+            new = EXACT.add(old, added)
         case _:
             old = new = ZERO
     cut = whole_split_ratio(old, new) if is_cut(symbol, first.date) else None
     ratio = cut or split_ratio(old, new)
     if ratio is None or ratio == 1:
         return Applied(unhandled=tuple(Unhandled(one, "no split ratio explains these shares") for one in entries))
-    split = _named_split(entries, ratio)
+    side = _side_of_fills(entries, old, before.qty, held(symbol, _next(first.date)).qty)
+    if side is None:
+        return Applied(unhandled=tuple(Unhandled(one, _DISAGREE) for one in entries))
+    split = replace(_named_split(entries, ratio), effective_at=day_start(side))
+    if side != first.date:
+        before = held(symbol, side)
     if cut is None or split.adjustment_id in known.recorded or before.qty != old:
         return Applied((split,))  # recorded without a fraction, or of other shares: the comparison shows it
     fraction = EXACT.subtract(_cut(old, cut), new)
     return Applied((split, *_fraction(split, fraction, before.cost, EXACT.divide(fraction, _cut(old, cut)))))
+
+
+def _next(day: date) -> date:
+    return day + timedelta(days=1)
+
+
+def _side_of_fills(entries: Sequence[Activity], old: Decimal, morning: Decimal, evening: Decimal) -> date | None:
+    """Return the date at whose beginning the split counts; None when the shares named were not held either way."""
+    day = entries[0].date
+    named = {qty for one in entries if (qty := _from_qty(one)) is not None}
+    if named and named != {old}:
+        return None
+    if morning in {old, evening}:
+        return day
+    return _next(day) if old == evening else None
+
+
+def _from_qty(entry: Activity) -> Decimal | None:
+    """Return the shares before the split that an entry's description names."""
+    found = _FROM_QTY.search(entry.description or "")
+    return None if found is None else Decimal(found[1].replace(",", ""))
+
+
+def _old_of(added: Decimal, morning: Decimal, evening: Decimal) -> Decimal:
+    """Return the shares that `added` were added to: before the day's fills or after, whichever makes a plain ratio."""
+    plain = [old for old in (morning, evening) if _is_plain(split_ratio(old, EXACT.add(old, added)))]
+    return evening if plain == [evening] else morning
+
+
+def _is_plain(ratio: Fraction | None) -> bool:
+    return ratio is not None and 1 in (ratio.numerator, ratio.denominator)
 
 
 def split_ratio(old_qty: Decimal, new_qty: Decimal) -> Fraction | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from libs.market_data.freshness import ClosingPrice
 from libs.portfolio.book import Book
@@ -12,6 +12,10 @@ from libs.portfolio.days import day_gain, day_start, overnight_value
 from libs.portfolio.fills import EXACT, ZERO
 from libs.portfolio.pnl import ClosedPnl
 from libs.portfolio.rounding import PRICE_STEP
+from libs.portfolio.split_sides import SplitSide, new_per_old, side_of, undecided_split
+
+ONE: Final = Decimal(1)
+_LONGEST_WEEKEND: Final = 5
 
 
 class CloseSource(Protocol):
@@ -35,13 +39,42 @@ class SymbolCloses(NamedTuple):
 
     `close` is that of the last completed session, `previous_close` that of the session before this one, both per share
     of today; `overnight_value` is what the overnight shares were worth then. `reshaped_at`: when a split or a rename
-    last made another share of it.
+    last made another share of it. `undecided_ratio`: how many shares one became by a split of which the closes do not
+    tell whether that of its date is before it; the figures are as if it was after. None: nothing is undecided.
+    `todays_ratio`: the same of a split that is booked under the day's own date.
     """
 
     close: ClosingPrice | None
     previous_close: Decimal | None
     overnight_value: Decimal | None
     reshaped_at: datetime | None
+    undecided_ratio: Decimal | None = None
+    todays_ratio: Decimal | None = None
+
+    def is_before_todays_split(self, price: Decimal) -> bool:
+        """Say whether a price of the day is still one of the shares before the split that is booked under it."""
+        ratio, previous = self.todays_ratio, self.previous_close
+        return ratio is not None and previous is not None and side_of(price, previous, ratio) is SplitSide.BEFORE
+
+    def settled(self, price: Decimal | None) -> "SymbolCloses":
+        """Return the same with the previous close on the side of the split that `price`, a later one, tells.
+
+        Where it tells nothing, the previous close is unknown, and so is the day.
+        """
+        ratio, previous, value = self.undecided_ratio, self.previous_close, self.overnight_value
+        if ratio is None or previous is None or value is None:
+            return self
+        side = SplitSide.UNCLEAR if price is None else side_of(previous, price, ratio)
+        match side:
+            case SplitSide.AFTER:
+                return self._replace(undecided_ratio=None)
+            case SplitSide.BEFORE:
+                split = EXACT.divide(previous, ratio).quantize(PRICE_STEP, context=EXACT)
+                return self._replace(
+                    previous_close=split, overnight_value=EXACT.divide(value, ratio), undecided_ratio=None
+                )
+            case SplitSide.UNCLEAR:
+                return self._replace(previous_close=None, overnight_value=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,10 +125,52 @@ def close_in_todays_shares(
     """
     units = book.units(symbol, day_start(session + timedelta(days=1)), until)
     close = source.close(units.symbol, session)
-    if close is None or units.new == units.old:
+    if close is None:
+        return None
+    new, old = units.new, units.old
+    split = undecided_split(book.steps.get(symbol, ()), session) if symbol in book.reshaped else None
+    if split is not None and _side_by_closes(source, units.symbol, session, new_per_old(split)) is SplitSide.BEFORE:
+        new, old = EXACT.multiply(new, split.ratio_new or ONE), EXACT.multiply(old, split.ratio_old or ONE)
+    if new == old:
         return close
-    price = EXACT.divide(EXACT.multiply(close.price, units.old), units.new)
+    price = EXACT.divide(EXACT.multiply(close.price, old), new)
     return ClosingPrice(price.quantize(PRICE_STEP, context=EXACT), session)
+
+
+def _side_by_closes(source: CloseSource, symbol: str, session: date, ratio: Decimal) -> SplitSide:
+    """Return in which shares the close of a split's date is, by the closes after it and before it."""
+    close = source.close(symbol, session)
+    if close is None:
+        return SplitSide.UNCLEAR
+    later = _nearest(source, symbol, session, 1)
+    if later is not None and (side := side_of(close.price, later.price, ratio)) is not SplitSide.UNCLEAR:
+        return side
+    earlier = _nearest(source, symbol, session, -1)
+    if earlier is None:
+        return SplitSide.UNCLEAR
+    # Of before the split for certain: what it comes to in the shares after it.
+    return side_of(close.price, EXACT.divide(earlier.price, ratio), ratio)
+
+
+def _nearest(source: CloseSource, symbol: str, session: date, step: int) -> ClosingPrice | None:
+    days = (session + timedelta(days=step * number) for number in range(1, _LONGEST_WEEKEND + 1))
+    return next((close for day in days if (close := source.close(symbol, day)) is not None), None)
+
+
+def _todays_ratio(book: Book, dates: SessionDates, symbol: str) -> Decimal | None:
+    split = undecided_split(book.steps.get(symbol, ()), dates.session) if symbol in book.reshaped else None
+    return None if split is None else new_per_old(split)
+
+
+def _undecided_ratio(book: Book, source: CloseSource, dates: SessionDates, symbol: str) -> Decimal | None:
+    if symbol not in book.reshaped:
+        return None
+    split = undecided_split(book.steps.get(symbol, ()), dates.previous)
+    if split is None:
+        return None
+    ratio = new_per_old(split)
+    name = _name_then(book, symbol, dates.previous)
+    return ratio if _side_by_closes(source, name, dates.previous, ratio) is SplitSide.UNCLEAR else None
 
 
 def _symbol_closes(book: Book, source: CloseSource, dates: SessionDates, symbol: str) -> SymbolCloses:
@@ -105,6 +180,8 @@ def _symbol_closes(book: Book, source: CloseSource, dates: SessionDates, symbol:
         None if previous is None else previous.price,
         _overnight_value(book, source, dates, symbol),
         book.reshaped_at(symbol),
+        _undecided_ratio(book, source, dates, symbol),
+        _todays_ratio(book, dates, symbol),
     )
 
 

@@ -9,6 +9,8 @@ from random import Random
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from apps.execution_gateway.account_view import AccountView, MirrorHealth
+from apps.execution_gateway.health_report import account_reasons
 from apps.execution_gateway.ledger import Ledger
 from apps.execution_gateway.mirrored_ledger import MirroredLedger, lately_appeared, numbered, our_positions
 from libs.broker.account_messages import AccountPosition, PositionsAnswer
@@ -16,9 +18,10 @@ from libs.broker.commands import RecordActivity
 from libs.broker.executions import Activity
 from libs.broker.reconcile import Circumstances, Outcome, Reconciler
 from libs.broker.reorganizations import symbols_awaiting_cost
+from libs.market_data.prices import LinkState
 from libs.portfolio.book import Book
 from libs.portfolio.rounding import rounded_money
-from tests.libs.broker.share_scenarios import SHARE_SCENARIOS, SPUN_OFF, ShareScenario, bought
+from tests.libs.broker.share_scenarios import SHARE_SCENARIOS, SPLIT_AFTER_A_SALE, SPUN_OFF, ShareScenario, bought
 
 D = Decimal
 NOW = datetime(2025, 10, 20, 17, 0, tzinfo=UTC)
@@ -209,3 +212,24 @@ class TestPositionsBeforeActivities:
         await account.holds(marks=SPUN_OFF.marks, all_in_all="-0.26")
         await take(account.mirrored, [replace(one, status="canceled") for one in SPUN_OFF.activities])
         await account.holds(marks={"SEM": "22"}, all_in_all="-27.60")
+
+
+async def test_what_does_not_agree_is_named_and_booked_nowhere(ledger: Ledger) -> None:
+    for one in SPLIT_AFTER_A_SALE.fills:
+        await ledger.record_fill(one)
+    mirrored = MirroredLedger(ledger)
+    entries = [replace(one, qty=qty) for one, qty in zip(SPLIT_AFTER_A_SALE.activities, (D(-95), D(950)), strict=True)]
+    await take(mirrored, entries)
+    (held,) = (await ledger.book()).open_positions
+    assert held.qty == 90
+    assert [(one.activity.symbol, one.activity.activity_id) for one in mirrored.applied.unresolved] == [
+        ("SPL", "1"),
+        ("SPL", "2"),
+    ]
+    view = AccountView(
+        MirrorHealth.IN_STEP, "PA1", NOW, NOW, LinkState.STREAMING, None, (), (), mirrored.applied.unresolved
+    )
+    assert view.unresolved_symbols == {"SPL"}
+    (reason,) = account_reasons(view)
+    assert reason.code == "activities_unresolved"
+    assert "SPL, SPLIT 1: the shares before the split" in reason.detail

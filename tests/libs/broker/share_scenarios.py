@@ -239,7 +239,30 @@ CASH_DIVIDEND_OF_NOTHING = ShareScenario(
     {"SYM": ("0.01", "0.1")},
 )
 
+SPLIT_AFTER_A_SALE = ShareScenario(
+    "split that is booked under the date of a sale before it",
+    (bought(25, 100, 100, "SPL"), bought(0, -10, 1200, "SPL")),
+    (booked("1", "SPLIT", "SPL", -90), booked("2", "SPLIT", "SPL", 900)),
+    {"SPL": "121"},
+    # -10,000 + 12,000 + 900 * 121
+    "110900.00",
+    "11000",
+    {"SPL": ("900", "9000")},
+)
+SPLIT_BEFORE_A_SALE = ShareScenario(
+    "split on the date of a sale after it",
+    (bought(25, 100, 100, "SPL"), bought(0, -10, 120, "SPL")),
+    (booked("1", "SPLIT", "SPL", -100), booked("2", "SPLIT", "SPL", 1000)),
+    {"SPL": "121"},
+    # -10,000 + 1,200 + 990 * 121
+    "110990.00",
+    "1100",
+    {"SPL": ("990", "9900")},
+)
+
 SHARE_SCENARIOS = (
+    SPLIT_AFTER_A_SALE,
+    SPLIT_BEFORE_A_SALE,
     SPUN_OFF,
     SPUN_OFF_AT_OUR_COST,
     SHORT_SPUN_OFF,

