@@ -148,7 +148,7 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
     engine = create_engine(settings.database_url.get_secret_value())
     is_mirror = settings.position_source == ALPACA
     ledger = Ledger(engine, f"alpaca-{settings.account_mode}" if is_mirror else DEFAULT_ACCOUNT, now)
-    redis = RedisClient(settings.redis_dsn)
+    redis = RedisClient(settings.redis_dsn, namespace=settings.redis_namespace)
     cache = PriceCache(redis, settings.price_ttl_seconds, max_spread_pct=settings.max_spread_pct)
     prices = PriceBook()
     bars = DailyBarsStore(settings.daily_bars_path, hours, now)

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final, Protocol
 
 import structlog
@@ -98,6 +97,7 @@ class PriceSubscriber:
         now: Callable[[], datetime],
     ) -> None:
         self._client = client
+        self._price_channels = client.named(PRICE_CHANNEL_PREFIX)
         self._cache = cache
         self._book = book
         self._listener = listener
@@ -146,8 +146,8 @@ class PriceSubscriber:
     async def _connect(self, pubsub: PubSub) -> Delivery:
         delivery = Delivery(self._now())
         async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-            await pubsub.psubscribe(f"{PRICE_CHANNEL_PREFIX}*")
-            await pubsub.subscribe(FEED_STATUS_CHANNEL)
+            await pubsub.psubscribe(f"{self._price_channels}*")
+            await pubsub.subscribe(self._client.named(FEED_STATUS_CHANNEL))
             confirmed = 0
             while confirmed < _SUBSCRIPTIONS:
                 # Prices that are published from the first confirmation on are ours already: none may be thrown away.
@@ -239,7 +239,7 @@ class PriceSubscriber:
     def _take_price(self, message: Message) -> None:
         self.counters.messages += 1
         try:
-            price = _price_in(message, self._cache.max_spread_pct)
+            price = self._price_in(message)
         except UnreadablePriceError as error:
             self._count_unreadable(message["channel"], error)
             return
@@ -261,6 +261,12 @@ class PriceSubscriber:
                 self._listener.price_changed(symbol)
             case Verdict.UNCHANGED:
                 pass
+
+    def _price_in(self, message: Message) -> Price:
+        price = decode_price_update(message["data"], self._cache.max_spread_pct)
+        if message["channel"] != f"{self._price_channels}{price.symbol}".encode():
+            raise UnreadablePriceError(f"a price of {price.symbol[:40]!r} on another symbol's channel")
+        return price
 
     def _doubt_price(self, price: Price) -> None:
         """Have our own key tell the price: this message is another feed's, or of a connection not heard of yet."""
@@ -329,7 +335,7 @@ class PriceSubscriber:
         # The cached status may be the last word of a writer that has died since: its remaining life tells its age, as
         # of the question. It is asked for first: the status read after it can only be newer.
         asked_at = self._now()
-        left_ms = await self._client.execute("PTTL", FEED_STATUS_KEY)
+        left_ms = await self._client.execute("PTTL", self._client.named(FEED_STATUS_KEY))
         status = await self._cache.read_feed_status()
         self.own_feed.learn(status)
         if status is None or not isinstance(left_ms, int) or left_ms <= 0:
@@ -364,13 +370,6 @@ class PriceSubscriber:
                 reason=str(error)[:200],
                 count=self.counters.unreadable,
             )
-
-
-def _price_in(message: Message, max_spread_pct: Decimal | None) -> Price:
-    price = decode_price_update(message["data"], max_spread_pct)
-    if message["channel"] != f"{PRICE_CHANNEL_PREFIX}{price.symbol}".encode():
-        raise UnreadablePriceError(f"a price of {price.symbol[:40]!r} on another symbol's channel")
-    return price
 
 
 def _clock_s() -> float:

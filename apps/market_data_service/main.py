@@ -68,7 +68,7 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
         account_time=account_time,
         is_late_by_design=lambda: feed == DELAYED_FEED or service.mode is Mode.REPLAY,
     )
-    redis = RedisClient(settings.redis_dsn)
+    redis = RedisClient(settings.redis_dsn, namespace=settings.redis_namespace)
     instance = new_instance()
     cache = PriceCache(redis, settings.price_ttl_seconds, fence=instance)
     latest = LatestQuotes(feed, instance)

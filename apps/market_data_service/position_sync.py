@@ -162,7 +162,7 @@ class PositionBasedSubscription:
         while True:
             try:
                 async with self._redis.pubsub() as pubsub:
-                    await pubsub.subscribe(POSITION_CHANGED_CHANNEL)
+                    await pubsub.subscribe(self._redis.named(POSITION_CHANGED_CHANNEL))
                     # What was announced while nobody listened is lost: ask.
                     self.sync_soon()
                     retry_s = 0.1

@@ -44,18 +44,21 @@ REDIS_FAULTS: Final = (RedisError, OSError, TimeoutError)
 class RedisClient:
     """Own the connections to one Redis server. Constructing opens nothing; the first command does.
 
-    Every method raises RedisUnavailableError, and nothing else, when the server cannot serve.
+    Every method raises RedisUnavailableError, and nothing else, when the server cannot serve. `namespace` keeps the
+    keys and channels of several systems on one server apart: whoever uses one asks `named` for its name.
     """
 
     def __init__(
         self,
         url: str,
         *,
+        namespace: str = "",
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         command_timeout_s: float = COMMAND_TIMEOUT_S,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         self._address = without_credentials(url)
+        self._prefix = f"{namespace}:" if namespace else ""
         self._command_timeout_s = command_timeout_s
 
         def pool(socket_timeout_s: float | None, **options: Any) -> BlockingConnectionPool:
@@ -85,6 +88,10 @@ class RedisClient:
     def address(self) -> str:
         """The server's URL without user and password, fit for logs."""
         return self._address
+
+    def named(self, name: str) -> str:
+        """Return the name that the key or channel `name` has here: with the namespace before it, if there is one."""
+        return self._prefix + name
 
     @property
     def raw(self) -> Redis:

@@ -21,9 +21,9 @@ class EventPublisher:
         self._client = client
 
     async def publish(self, channel: str, payload: Mapping[str, object]) -> int:
-        """Send `payload`; return how many clients received it (0 is no error: nobody listens).
+        """Send `payload` on `channel` of our namespace; return how many clients received it (0 is no error).
 
         Sample, on `position.changed`: `{"symbols":["AAPL"],"at":"2025-10-19T14:30:15.123456Z"}`.
         Raises RedisUnavailableError.
         """
-        return await self._client.publish(channel, _encode(dict(payload)))
+        return await self._client.publish(self._client.named(channel), _encode(dict(payload)))

@@ -103,20 +103,21 @@ class Lease:
     def __init__(self, client: RedisClient, instance: str, lease_s: float = LEASE_S) -> None:
         self._client = client
         self._lease_ms = round(lease_s * 1000)
+        self._key, self._standby_key = client.named(LEASE_KEY), client.named(STANDBY_KEY)
         self.instance = instance
 
     async def claim(self) -> LeaseAnswer:
         """Take the lease if it is free, renew it if it is ours, leave it alone if it is another's."""
-        answer = _read("claim_lease", await self._client.run_script(_CLAIM, [LEASE_KEY], self._args))
+        answer = _read("claim_lease", await self._client.run_script(_CLAIM, [self._key], self._args))
         return answer._replace(holder=self.instance) if answer.was_free else answer
 
     async def look(self) -> LeaseAnswer:
         """Say who holds the lease; leave our name under STANDBY_KEY, which proves that the server takes writes."""
-        return _read("look_at_lease", await self._client.run_script(_LOOK, [LEASE_KEY, STANDBY_KEY], self._args))
+        return _read("look_at_lease", await self._client.run_script(_LOOK, [self._key, self._standby_key], self._args))
 
     async def release(self) -> bool:
         """Give the lease up; say whether it was ours."""
-        return bool(await self._client.run_script(_RELEASE, [LEASE_KEY], [self.instance]))
+        return bool(await self._client.run_script(_RELEASE, [self._key], [self.instance]))
 
     @property
     def _args(self) -> list[Argument]:
@@ -128,9 +129,9 @@ def new_instance() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
-def fence_arguments(instance: str | None) -> tuple[str, Argument]:
+def fence_arguments(client: RedisClient, instance: str | None) -> tuple[str, Argument]:
     """Return the first key and the first argument of a script that begins with FENCE_LUA. None: unfenced."""
-    return LEASE_KEY, instance or ""
+    return client.named(LEASE_KEY), instance or ""
 
 
 def check_fence(operation: str, reply: Any) -> Any:

@@ -39,7 +39,6 @@ __all__ = [
     "encode_feed_status",
     "encode_price",
     "encode_price_update",
-    "price_key",
 ]
 
 FEED_STATUS_KEY: Final = "feed:status"
@@ -49,20 +48,20 @@ _PRICE_KEY_PREFIX: Final = "price:"
 log = structlog.get_logger(__name__)
 
 # One request for the whole batch: measured, a script costs 2 to 6 µs of our CPU per price, a pipeline about 30.
-# After the fence's, ARGV: channel prefix, then for each key its TTL in seconds (0: it has lived long enough), its JSON
-# and its update ("": no message).
+# After the fence's, ARGV: channel prefix, where in a key its symbol begins, then for each key its TTL in seconds (0: it
+# has lived long enough), its JSON and its update ("": no message).
 _WRITE_PRICES: Final = Script(
     "write_prices",
     FENCE_LUA
     + """
-local prefix = ARGV[2]
+local prefix, begin = ARGV[2], tonumber(ARGV[3])
 for i = 2, #KEYS do
-  local ttl, update = ARGV[3 * i - 3], ARGV[3 * i - 1]
+  local ttl, update = ARGV[3 * i - 2], ARGV[3 * i]
   if ttl ~= '0' then
-    redis.call('SET', KEYS[i], ARGV[3 * i - 2], 'EX', ttl)
+    redis.call('SET', KEYS[i], ARGV[3 * i - 1], 'EX', ttl)
   end
   if update ~= '' then
-    redis.call('PUBLISH', prefix .. string.sub(KEYS[i], 7), update)
+    redis.call('PUBLISH', prefix .. string.sub(KEYS[i], begin), update)
   end
 end
 return {1}
@@ -97,7 +96,9 @@ class PriceCache:
         self._client = client
         self.max_spread_pct = max_spread_pct
         self._ttl_s = max(1, round(ttl_s))
-        self._fence_key, self._fence_argument = fence_arguments(fence)
+        self._price_prefix = client.named(_PRICE_KEY_PREFIX)
+        self._price_channels = client.named(PRICE_CHANNEL_PREFIX)
+        self._fence_key, self._fence_argument = fence_arguments(client, fence)
         # A price that stands is read many times a second: its bytes are decoded once. One entry for each symbol read.
         self._decoded: dict[str, tuple[bytes, Price]] = {}
         self._unreadable_symbols: set[str] = set()
@@ -114,7 +115,7 @@ class PriceCache:
             return frozenset()
         unwritable: set[str] = set()
         keys = [self._fence_key]
-        args: list[Argument] = [self._fence_argument, PRICE_CHANNEL_PREFIX]
+        args: list[Argument] = [self._fence_argument, self._price_channels, len(self._price_prefix) + 1]
         for write in writes:
             try:
                 entry = encode_price(write.price)
@@ -125,7 +126,7 @@ class PriceCache:
                 if self.unwritable.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …: a flood must not flood the log
                     log.exception("price_unwritable", symbol=write.price.symbol, reason=str(error)[:200])
                 continue
-            keys.append(_PRICE_KEY_PREFIX + write.price.symbol)
+            keys.append(self._price_prefix + write.price.symbol)
             args += (max(0, ceil(self._ttl_s - write.age_s)), entry, update)
         check_fence(_WRITE_PRICES.name, await self._client.run_script(_WRITE_PRICES, keys, args))
         return frozenset(unwritable)
@@ -142,7 +143,7 @@ class PriceCache:
         has passed.
         """
         names = list(symbols)
-        entries = await self._client.mget([price_key(name) for name in names], deadline_s)
+        entries = await self._client.mget([self._price_prefix + name for name in names], deadline_s)
         prices: dict[str, Price] = {}
         newly_unreadable: dict[str, str] = {}
         for name, entry in zip(names, entries, strict=True):
@@ -171,16 +172,17 @@ class PriceCache:
         were silent for FEED_STATUS_TTL_S): the caller then writes all prices again. Raises RedisUnavailableError;
         LeaseLostError, which is one, when the fence has refused it.
         """
+        channel = self._client.named(FEED_STATUS_CHANNEL)
         reply = await self._client.run_script(
             _WRITE_FEED_STATUS,
-            [self._fence_key, FEED_STATUS_KEY],
-            [self._fence_argument, encode_feed_status(status), FEED_STATUS_TTL_S, FEED_STATUS_CHANNEL],
+            [self._fence_key, self._client.named(FEED_STATUS_KEY)],
+            [self._fence_argument, encode_feed_status(status), FEED_STATUS_TTL_S, channel],
         )
         return bool(check_fence(_WRITE_FEED_STATUS.name, reply))
 
     async def read_feed_status(self) -> FeedStatus | None:
         """Return the last status, None when it is missing, too old or unreadable. Raises RedisUnavailableError."""
-        data = await self._client.get(FEED_STATUS_KEY)
+        data = await self._client.get(self._client.named(FEED_STATUS_KEY))
         if data is None:
             return None
         try:
@@ -207,8 +209,3 @@ class PriceCache:
         self._unreadable_symbols.discard(symbol)
         self._decoded[symbol] = (entry, price)
         return price
-
-
-def price_key(symbol: str) -> str:
-    """Return the key of a symbol's cached price."""
-    return _PRICE_KEY_PREFIX + symbol

@@ -71,6 +71,10 @@ class RedisSettings(Settings):
         None, description="redis://[user:password@]host[:port][/database] or rediss://…; / # ? @ in a password as %xx"
     )
 
+    redis_namespace: str = Field(
+        "", pattern=r"^(?:[A-Za-z0-9_-]{1,32})?$", description="1 to 32 letters, digits, _ or -, or unset for none"
+    )
+
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:

@@ -252,3 +252,18 @@ def test_settings_cannot_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(monkeypatch)
     with pytest.raises(ValueError, match="frozen"):
         settings.redis_port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("namespace", ["paper", "A-b_9", "x" * 32])
+def test_a_namespace(monkeypatch: pytest.MonkeyPatch, namespace: str) -> None:
+    assert load(monkeypatch).redis_namespace == ""
+    assert load(monkeypatch, REDIS_NAMESPACE=namespace).redis_namespace == namespace
+
+
+@pytest.mark.parametrize("namespace", ["a:b", "a b", "*", "a?", "x" * 33, "ä", "a.b", "a/b", "[a]"])
+def test_a_namespace_that_cannot_be_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], namespace: str
+) -> None:
+    with pytest.raises(SettingsError):
+        load(monkeypatch, REDIS_NAMESPACE=namespace)
+    assert "REDIS_NAMESPACE" in capsys.readouterr().err
