@@ -11,13 +11,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from libs.redis_client.parent_death import ParentWatch, die_with_parent
 
 _LOG_BYTES: Final = 5_000_000
 _LOG_FILES: Final = 3
 _LAST_LINES: Final = 8
+_OWNERS_FILE: Final = 0o600
+_OWNERS_FOLDER: Final = 0o700
 _RESTART_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 _PROVEN_AFTER_S: Final = 30.0
 """A program that has run this long gets a quick restart again."""
@@ -90,10 +92,7 @@ class LocalPart:
             self._process = None
 
     async def _keep_log(self, process: asyncio.subprocess.Process) -> None:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(
-            self.log, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8"
-        )
+        handler = PrivateLog(self.log, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
         try:
             assert process.stdout is not None  # noqa: S101 - it was asked for above
             while line := await _next_line(process.stdout):
@@ -117,6 +116,24 @@ class LocalPart:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+
+
+class PrivateLog(logging.handlers.RotatingFileHandler):
+    """A rotated log that only its owner may read, as the ledger: it names trades. Files already there are tightened."""
+
+    def __init__(self, path: Path, *, maxBytes: int, backupCount: int, encoding: str) -> None:  # noqa: N803  # theirs
+        path.parent.mkdir(parents=True, exist_ok=True, mode=_OWNERS_FOLDER)
+        path.parent.chmod(_OWNERS_FOLDER)
+        for kept in path.parent.glob(f"{path.name}*"):
+            kept.chmod(_OWNERS_FILE)
+        super().__init__(path, maxBytes=maxBytes, backupCount=backupCount, encoding=encoding)
+
+    def _open(self) -> Any:
+        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=_private)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, _OWNERS_FILE)
 
 
 async def _next_line(stream: asyncio.StreamReader) -> bytes:

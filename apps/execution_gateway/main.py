@@ -53,9 +53,11 @@ from libs.redis_client.event_publisher import EventPublisher
 from libs.redis_client.price_cache import PriceCache
 from libs.service.api_schema import install_api_schema
 from libs.service.auth import OPEN_PATHS, BearerAuthMiddleware
+from libs.service.cross_origin import CrossOriginMiddleware
 from libs.service.local_callers import LocalCallersMiddleware
 from libs.service.logging import configure_logging
 from libs.service.metrics import service_registry
+from libs.service.no_store import NoStoreMiddleware
 from libs.service.problems import install_problem_handlers
 from libs.service.server import serve
 from libs.service.settings import load_settings
@@ -290,8 +292,14 @@ def create_app(
             await answers.finish()
 
     # The documentation pages would load their scripts from elsewhere; the schema itself is at /openapi.json.
+    # A redirect for a trailing slash would name http:// behind a proxy that speaks TLS.
     app = FastAPI(
-        title="Markstream execution gateway", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="Markstream execution gateway",
+        version=VERSION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.gateway = gateway
     app.state.answers = answers
@@ -319,7 +327,9 @@ def create_app(
     app.include_router(metrics_routes(answers.metrics(gateway.registry, meters)))
     app.add_middleware(BodyLimits)
     app.add_middleware(BearerAuthMiddleware, token=settings.api_token)  # outside the limits: strangers send no bodies
-    app.add_middleware(LocalCallersMiddleware, token=settings.api_token)
+    app.add_middleware(LocalCallersMiddleware, token=settings.api_token, allowed=settings.origins)
+    app.add_middleware(CrossOriginMiddleware, allowed=settings.origins)
+    app.add_middleware(NoStoreMiddleware)
     return app
 
 

@@ -30,10 +30,12 @@ from libs.redis_client.lease import Lease, new_instance
 from libs.redis_client.price_cache import PriceCache
 from libs.service.api_schema import install_api_schema
 from libs.service.auth import OPEN_PATHS, BearerAuthMiddleware
+from libs.service.cross_origin import CrossOriginMiddleware
 from libs.service.limits import BodyLimitMiddleware
 from libs.service.local_callers import LocalCallersMiddleware
 from libs.service.logging import configure_logging
 from libs.service.metrics import metrics_routes
+from libs.service.no_store import NoStoreMiddleware
 from libs.service.problems import install_problem_handlers
 from libs.service.server import serve
 from libs.service.settings import load_settings
@@ -155,14 +157,22 @@ def create_app(settings: MarketDataSettings, supervisor: Supervisor | None = Non
             await _shut_down(service)
 
     # No interactive docs: their page loads its scripts from elsewhere. /openapi.json is there.
+    # A redirect for a trailing slash would name http:// behind a proxy that speaks TLS.
     app = FastAPI(
-        title="Markstream market data service", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="Markstream market data service",
+        version=VERSION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     install_problem_handlers(app)
     install_api_schema(app, is_guarded=settings.api_token is not None, open_paths=OPEN_PATHS)
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(BearerAuthMiddleware, token=settings.api_token)
-    app.add_middleware(LocalCallersMiddleware, token=settings.api_token)
+    app.add_middleware(LocalCallersMiddleware, token=settings.api_token, allowed=settings.origins)
+    app.add_middleware(CrossOriginMiddleware, allowed=settings.origins)
+    app.add_middleware(NoStoreMiddleware)
     attach(app, service)
     app.include_router(metrics_routes(market_data_registry(service)))
     return app

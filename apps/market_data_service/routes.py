@@ -195,6 +195,7 @@ async def reconnect(request: Request) -> Response:
     return _json({"status": "reconnecting"})
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health")
 async def health(request: Request) -> Response:
     """Tell how the service is, with reasons. Always 200."""
@@ -311,12 +312,14 @@ def _halt(halt: Halt) -> dict[str, Any]:
     return {"since": _time(halt.at), "reason": halt.reason}
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live")
 async def live() -> Response:
     """Answer as long as the event loop runs."""
     return _json({"status": "live"})
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", responses=problem_responses(503))
 async def ready(request: Request) -> Response:
     """Answer 200 once the service can do its work, 503 with reasons while it cannot."""

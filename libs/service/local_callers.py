@@ -5,6 +5,7 @@ asked back, and by a name of its own that it lets point to 127.0.0.1 (DNS rebind
 """
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from pydantic import SecretStr
@@ -16,24 +17,26 @@ from libs.service.settings import is_loopback
 _HOST: Final = rb"(\[[0-9a-fA-F:.]+\]|[^:/@\[\]]+)(?::[0-9]*)?"
 _ASKED: Final = re.compile(_HOST)
 _ORIGIN: Final = re.compile(rb"https?://" + _HOST)
-_REMEDY: Final = "ask as 127.0.0.1 or localhost, or set API_TOKEN and send it"
+_REMEDY: Final = "ask as 127.0.0.1 or localhost, or set API_TOKEN and send it; a page of your own: ALLOWED_ORIGINS"
 _POLICY_VIOLATION: Final = 1008
 
 
 class LocalCallersMiddleware:
     """Answer 403 to requests under a name that is not this machine's own, and to those of pages from elsewhere.
 
-    With a `token` all pass: whoever knows it is no stranger, and others are refused for want of it.
+    Pages of the `allowed` origins are served. With a `token` all pass: who knows it is not a stranger, and others are
+    refused because they lack it.
     """
 
-    def __init__(self, app: ASGIApp, token: SecretStr | None = None) -> None:
+    def __init__(self, app: ASGIApp, token: SecretStr | None = None, allowed: Collection[str] = ()) -> None:
         self._app = app
         self._is_active = token is None
+        self._allowed = frozenset(origin.encode("ascii") for origin in allowed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 403."""
         is_request = scope["type"] in {"http", "websocket"}
-        refusal = _refusal(scope["headers"]) if self._is_active and is_request else None
+        refusal = _refusal(scope["headers"], self._allowed) if self._is_active and is_request else None
         if refusal is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -42,12 +45,12 @@ class LocalCallersMiddleware:
             await send_problem(send, standard_problem(403, f"without API_TOKEN {refusal}: {_REMEDY}"))
 
 
-def _refusal(headers: list[tuple[bytes, bytes]]) -> str | None:
+def _refusal(headers: list[tuple[bytes, bytes]], allowed: Collection[bytes]) -> str | None:
     """Return why a request is refused; None when it is not. Browsers always say a host, and a page its origin."""
     for name, value in headers:
         if name == b"host" and value and not _is_local(_ASKED, value):
             return "only this machine's own names are served"
-        if name == b"origin" and not _is_local(_ORIGIN, value):
+        if name == b"origin" and value not in allowed and not _is_local(_ORIGIN, value):
             return "no web page from elsewhere is served"
     return None
 

@@ -114,7 +114,9 @@ def _allowed_methods(request: Request) -> list[str]:
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     log.error("unhandled_error", method=request.method, path=request.url.path, error=type(error).__name__)
-    return standard_problem(500, "the service met an error of its own; its log has the details").response()
+    problem = standard_problem(500, "the service met an error of its own; its log has the details")
+    problem.headers["Cache-Control"] = "no-store"  # this answer passes no middleware
+    return problem.response()
 
 
 def bad_input(errors: Sequence[Mapping[str, Any]]) -> Problem:

@@ -15,6 +15,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from libs.service.request_time import PunctualProtocol
 from libs.service.supervise import Supervisor
 
 GRACE_S: Final = 4
@@ -77,6 +78,7 @@ def listen(host: str, port: int, port_variable: str = "the port") -> socket.sock
 def _config(app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=PunctualProtocol,
         lifespan="on",
         log_config=None,
         access_log=False,

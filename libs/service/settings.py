@@ -17,6 +17,7 @@ from pydantic_settings.exceptions import SettingsError as UnparsableValueError
 
 from libs.market_data.prices import Mode
 from libs.redis_client.client import redis_url as url_of_server
+from libs.service.origins import parse_origins
 
 ALPACA_STREAM_BASE: Final = "wss://stream.data.alpaca.markets/v2/"
 ALPACA_DATA_BASE: Final = "https://data.alpaca.markets"
@@ -24,6 +25,8 @@ ALPACA_PAPER_TRADING_BASE: Final = "https://paper-api.alpaca.markets"
 ALPACA_LIVE_TRADING_BASE: Final = "https://api.alpaca.markets"
 
 _TRADING_HOSTS: Final = {"paper-api.alpaca.markets": Mode.PAPER, "api.alpaca.markets": Mode.LIVE}
+MIN_TOKEN_LENGTH: Final = 16
+_A_NEW_ONE: Final = 'python -c "import secrets; print(secrets.token_urlsafe(24))"'
 
 _SHOWN_LENGTH: Final = 40
 _SECRET_WORDS: Final = ("key", "secret", "token", "password", "url")  # a URL may carry a password
@@ -208,7 +211,10 @@ class HttpSettings(LogSettings):
     """Where a service listens, who may ask it, and how it logs."""
 
     bind_host: str = Field("127.0.0.1", min_length=1, description="an address of this machine, or localhost")
-    api_token: SecretStr | None = Field(None, description="visible ASCII characters without spaces")
+    api_token: SecretStr | None = Field(
+        None, description="at least 16 visible ASCII characters without spaces; make one: " + _A_NEW_ONE
+    )
+    allowed_origins: str = Field("", description="https://host or http://host:port, several separated by commas")
 
     @field_validator("api_token")
     @classmethod
@@ -216,12 +222,24 @@ class HttpSettings(LogSettings):
         token = _stripped(value)
         if token is not None and not all("!" <= letter <= "~" for letter in token.get_secret_value()):
             raise ValueError("it could not be sent in a header")
+        if token is not None and len(token.get_secret_value()) < MIN_TOKEN_LENGTH:
+            raise ValueError(f"has {len(token.get_secret_value())} characters, which can be guessed")
         host = info.data.get("bind_host")
         if token is None and host is not None and not is_loopback(host):
             raise ValueError(
                 f"must be set when BIND_HOST is {host}: others could read the account; or bind to 127.0.0.1"
             )
         return token
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _check_allowed_origins(cls, value: str) -> str:
+        return ",".join(parse_origins(value))
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of web pages that may call the service from a browser."""
+        return parse_origins(self.allowed_origins)
 
 
 class PriceSettings(Settings):

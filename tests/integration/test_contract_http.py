@@ -260,3 +260,31 @@ async def test_with_the_token_the_position_sync_works_too_and_no_log_tells_it(st
     assert (await stack.subscriptions())["SPY"]["owners"] == ["positions"]
     for service in stack.services.values():
         assert TOKEN not in service.output
+
+
+NOT_KEPT = {
+    "gateway": ["/api/v1/positions", "/api/v1/positions/pnl/realtime", "/api/v1/fills", "/api/v1/adjustments",
+                "/api/v1/pnl/history", "/api/v1/positions/parity"],
+    "market-data": ["/api/v1/market-data/subscriptions", "/api/v1/market-data/prices/ZZZZ"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["gateway", "market-data"])
+async def test_what_shows_money_is_kept_nowhere_and_no_slash_redirects(stack: Stack, name: str) -> None:
+    service = stack.gateway if name == "gateway" else stack.market_data
+    for path in [*NOT_KEPT[name], "/health", "/health/live", "/health/ready", "/metrics", "/nowhere"]:
+        answer = await service.http.get(path)
+        assert answer.headers["cache-control"] == "no-store", path
+        slash = await service.http.get(f"{path}/", follow_redirects=False)
+        assert (slash.status_code, "location" in slash.headers) in {(404, False), (422, False)}, path
+    refused = await service.http.get("/health", headers={"Authorization": ""})
+    assert (refused.status_code, refused.headers["cache-control"]) == (401, "no-store")
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
+async def test_head_is_get_without_a_body(stack: Stack, path: str) -> None:
+    for service in (stack.gateway, stack.market_data):
+        whole, head = await service.http.get(path), await service.http.head(path)
+        assert (head.status_code, head.content) == (whole.status_code, b"")
+        assert head.headers["content-type"] == whole.headers["content-type"]
+        assert int(head.headers["content-length"]) > 0

@@ -166,12 +166,12 @@ class TestOnAGateway:
     async def test_the_settings_say_where_and_with_which_token(
         self, tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        async with serving(settings_in(tmp_path, redis_url, api_token=SecretStr("hush"))) as gateway:
+        async with serving(settings_in(tmp_path, redis_url, api_token=SecretStr("hush-hush-hush-hush"))) as gateway:
             monkeypatch.setenv("EXECUTION_GATEWAY_URL", gateway.base_url)
             arguments = shlex.split(SPLIT)
             assert await asyncio.to_thread(main, arguments) == 2
             assert "answered 401: set API_TOKEN" in capsys.readouterr().err
-            monkeypatch.setenv("API_TOKEN", "hush")
+            monkeypatch.setenv("API_TOKEN", "hush-hush-hush-hush")
             assert await asyncio.to_thread(main, arguments) == 0
             assert any(line.startswith("recorded: ") for line in told(capsys))
 

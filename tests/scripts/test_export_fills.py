@@ -175,7 +175,7 @@ async def test_pages_are_asked_for_one_after_the_other(
     two = ONE.replace('"1"', '"2"')
     server.say(FILLS, f'{{"fills":[{two}],"next":"a-_b"}}', f'{{"fills":[{ONE}],"next":null}}')
     monkeypatch.setenv("EXECUTION_GATEWAY_URL", server.url)
-    monkeypatch.setenv("API_TOKEN", "hush")
+    monkeypatch.setenv("API_TOKEN", "hush-hush-hush-hush")
     assert await export("-") == 0
     assert [line[:1] for line in capsys.readouterr().out.splitlines()[1:]] == ["1", "2"]
     assert [asked.query.get("after") for asked in server.asked if asked.path == FILLS] == [None, "a-_b"]

@@ -72,9 +72,9 @@ class TestTheCommand:
         server.say(BARS, NO_BARS)
         monkeypatch.setenv("EXECUTION_GATEWAY_URL", server.url)
         monkeypatch.setenv("ALPACA_DATA_URL", server.url)
-        monkeypatch.setenv("API_TOKEN", "hush")
+        monkeypatch.setenv("API_TOKEN", "hush-hush-hush-hush")
         assert await run() == 0
-        assert server.asked[0].headers["Authorization"] == "Bearer hush"
+        assert server.asked[0].headers["Authorization"] == "Bearer hush-hush-hush-hush"
         assert [asked.path for asked in server.asked[:2]] == [POSITIONS, "/health"]
         assert server.asked[2].query["symbols"] == "AAPL,FB"
         told = capsys.readouterr()

@@ -205,10 +205,10 @@ class TestOnAGateway:
         self, tmp_path: Path, redis_url: str, fills: Path, monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:  # fmt: skip
-        async with serving(settings_in(tmp_path, redis_url, api_token=SecretStr("hush"))) as gateway:
+        async with serving(settings_in(tmp_path, redis_url, api_token=SecretStr("hush-hush-hush-hush"))) as gateway:
             monkeypatch.setenv("EXECUTION_GATEWAY_URL", gateway.base_url)
             assert await run(write(fills, GOOD)) == 2
-            monkeypatch.setenv("API_TOKEN", "hush")
+            monkeypatch.setenv("API_TOKEN", "hush-hush-hush-hush")
             assert await run(write(fills, GOOD)) == 0
         told = capsys.readouterr()
         assert "answered 401: set API_TOKEN" in told.err

@@ -31,7 +31,7 @@ def settings_from(monkeypatch: pytest.MonkeyPatch, **variables: str) -> LocalSer
     ],
 )
 def test_where_the_services_are(monkeypatch: pytest.MonkeyPatch, bind_host: str, expected: str) -> None:
-    settings = settings_from(monkeypatch, BIND_HOST=bind_host, API_TOKEN="t")
+    settings = settings_from(monkeypatch, BIND_HOST=bind_host, API_TOKEN="t" * 16)
     assert settings.market_data_url == expected
     assert settings.gateway_url == expected.replace("8004", "8002")
 

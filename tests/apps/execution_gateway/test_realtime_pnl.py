@@ -313,7 +313,7 @@ async def test_without_redis_at_the_start(tmp_path: Path, free_port: int):
 
 
 async def test_the_token(tmp_path: Path, redis_url: str):
-    async with serving(settings_in(tmp_path, redis_url, api_token=SecretStr("sesame"))) as gateway:
+    async with serving(settings_in(tmp_path, redis_url, api_token=SecretStr("sesame-open-sesame"))) as gateway:
         assert (await gateway.client.get(REALTIME)).status_code == 200
         stranger = {"Authorization": ""}
         for path in (REALTIME, "/api/v1/fills", "/health", "/metrics", "/openapi.json"):

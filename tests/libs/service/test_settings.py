@@ -19,6 +19,7 @@ OURS = (
     "REDIS_",
     "ALPACA_",
     "BIND_HOST",
+    "ALLOWED_ORIGINS",
     "API_TOKEN",
     "LOG_",
     "PRICE_TTL",
@@ -228,9 +229,30 @@ def test_a_token_that_no_header_can_carry_is_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_beyond_loopback_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = load(monkeypatch, BIND_HOST="0.0.0.0", API_TOKEN="t0ken")
+    settings = load(monkeypatch, BIND_HOST="0.0.0.0", API_TOKEN="t0ken-t0ken-t0ken")
     assert settings.api_token is not None
-    assert settings.api_token.get_secret_value() == "t0ken"
+    assert settings.api_token.get_secret_value() == "t0ken-t0ken-t0ken"
+
+
+@pytest.mark.parametrize("token", ["t", "hush", "fifteen-letters", "  fifteen-letters  "])
+def test_a_short_token_is_refused_with_a_way_to_make_one(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    (problem,) = refused(monkeypatch, API_TOKEN=token)
+    assert problem == (
+        f"API_TOKEN: has {len(token.strip())} characters, which can be guessed; expected at least 16 visible ASCII "
+        'characters without spaces; make one: python -c "import secrets; print(secrets.token_urlsafe(24))"'
+    )
+
+
+def test_sixteen_characters_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch, API_TOKEN="sixteen-letters!").api_token is not None
+
+
+def test_origins_are_read_and_the_wrong_ones_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch).origins == ()
+    settings = load(monkeypatch, ALLOWED_ORIGINS="https://Dashboard.example:443, http://localhost:3000")
+    assert settings.origins == ("https://dashboard.example", "http://localhost:3000")
+    (problem,) = refused(monkeypatch, ALLOWED_ORIGINS="https://a.example,*")
+    assert problem.startswith("ALLOWED_ORIGINS='https://a.example,*': '*' would let every web page use this service;")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "LOCALHOST", "::1", "[::1]"])
