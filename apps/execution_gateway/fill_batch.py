@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from types import MappingProxyType
+from typing import Final
 
 from libs.portfolio.fills import Fill
+
+_FIELDS: Final = tuple(one.name for one in fields(Fill))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +88,4 @@ def compare_fills(
 
 
 def _differing(fill: Fill, other: Fill) -> tuple[str, ...]:
-    return tuple(one.name for one in fields(Fill) if getattr(fill, one.name) != getattr(other, one.name))
+    return tuple(name for name in _FIELDS if getattr(fill, name) != getattr(other, name))

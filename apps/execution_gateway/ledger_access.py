@@ -15,8 +15,8 @@ WRITE_TURN_S: Final = 10.0
 """How long a writing waits for those before it."""
 ROWS_AT_ONCE: Final = 500
 """How many rows of a list one statement asks for or writes: between two the event loop serves others."""
-LOAD_ROWS: Final = 5000
-"""How many rows one query loads: each is bounded in time, so a ledger of any size can be read."""
+LOAD_ROWS: Final = 1000
+"""How many rows one query loads: each is bounded in time, so a ledger of any size can be read, and others be served."""
 READERS_AT_ONCE: Final = 3
 """How many pages are read at the same time: connections are left for the book, for fills and for the health check."""
 MOST_READERS_WAITING: Final = 1_000
