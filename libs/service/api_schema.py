@@ -23,7 +23,8 @@ _PROBLEM: Final = {
         "title": {"type": "string"},
         "status": {"type": "integer", "minimum": _FIRST_FAILURE, "maximum": 599},
         "detail": {"type": "string"},
-        "errors": {"type": "array", "items": {"type": "object"}, "description": "one entry for each fault"},
+        "errors": {"type": "array", "items": {"type": "object"}, "description": "one entry for each fault, at most 20"},
+        "other_errors": {"type": "integer", "description": "how many more faults there are"},
     },
 }
 
@@ -41,10 +42,10 @@ def install_api_schema(
     """Let `app` describe itself completely.
 
     `is_guarded`: a token is asked for, except on `open_paths`. `any_request` are failures that any request may meet,
-    besides 401 or 403, and 413 for too long a body.
+    besides 401 or 403, 408 for a body that does not arrive, and 413 for too long a one.
     """
     described = app.openapi
-    usual = (*any_request, 413)
+    usual = (*any_request, 408, 413)
 
     def openapi() -> dict[str, Any]:
         is_new = app.openapi_schema is None

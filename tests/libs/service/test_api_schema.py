@@ -33,7 +33,7 @@ def described(*, is_guarded: bool) -> dict[str, Any]:
 def test_every_failure_is_a_problem(is_guarded: bool, statuses: str) -> None:
     schema = described(is_guarded=is_guarded)
     responses = schema["paths"]["/orders/{number}"]["get"]["responses"]
-    assert sorted(responses) == sorted(["200", "404", "413", "422", "503", statuses])
+    assert sorted(responses) == sorted(["200", "404", "408", "413", "422", "503", statuses])
     for status, response in responses.items():
         wanted = "application/json" if status == "200" else "application/problem+json"
         assert list(response["content"]) == [wanted]
