@@ -247,7 +247,7 @@ async def test_what_is_committed_late_is_never_passed_over(engine: AsyncEngine, 
     """Readers ask for what came after the last number they saw: a lower one must not appear afterwards."""
     slow = Ledger(engine, now=lambda: NOW)
     async with slow._access.writing() as connection:
-        await connection.execute(FILLS.insert(), [slow._row(buy("1"))])
+        await connection.execute(FILLS.insert(), [slow._row(buy("1"), NOW)])
         recording = asyncio.create_task(ledger.record_fill(buy("2")))
         await asyncio.wait({recording}, timeout=0.3)
         assert not recording.done(), "it waits for its turn"
