@@ -171,7 +171,7 @@ def _notes(body: Body) -> list[str]:
     return notes
 
 
-_SESSIONS: Final = {"pre": "pre-market quotes mark while they are fresh", "post": "after-hours quotes mark while fresh"}
+_SESSIONS: Final = {"pre": "pre-market quotes mark", "post": "after-hours quotes mark"}
 
 
 def _account_note(account: Body) -> str:

@@ -42,6 +42,19 @@ def test_the_next_in_sequence_replaces():
     assert len(book) == 1
 
 
+def test_what_a_key_says_of_newer_quotes_is_taken_over_without_a_new_sequence():
+    book = PriceBook()
+    held = replace(
+        quote(seq=2), suspect_since=at(1), suspect_reason="one_sided", suspect_quotes=1, newest_ask=Decimal(149)
+    )
+    assert book.offer(held, is_live=True) is Verdict.ACCEPTED
+    assert book.offer(held, is_live=False) is Verdict.UNCHANGED
+    for change in ({"suspect_quotes": 2}, {"newest_ask": Decimal(148)}, {"suspect_reason": "crossed"}):
+        held = replace(held, **change)
+        assert book.offer(held, is_live=False) is Verdict.ACCEPTED
+        assert book.price("AAPL") is held
+
+
 def test_a_lower_sequence_of_the_same_epoch_is_outdated_whatever_its_time():
     book = PriceBook()
     book.offer(quote(seq=5), is_live=True)

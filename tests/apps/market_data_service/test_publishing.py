@@ -1,6 +1,7 @@
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -11,7 +12,8 @@ from apps.market_data_service import publishing
 from apps.market_data_service.publishing import FeedAnnouncer, PriceWriter
 from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode
-from libs.market_data.quotes import Unmarkable
+from libs.market_data.quotes import QuoteOrigin, Unmarkable
+from libs.market_data.suspect_quotes import Rejection
 from libs.redis_client.client import RedisClient
 from libs.redis_client.embedded import EmbeddedRedis
 from libs.redis_client.lease import Lease
@@ -379,3 +381,52 @@ async def test_a_price_that_cannot_be_written_costs_itself_alone(redis_url: str)
         bench.writer.take_quote(make_quote("MSFT", bid=402.0, ask=403.0, at_s=2))
         await eventually(lambda: bench.writer.written == 3)
         assert bench.writer.unwritable == frozenset()
+
+
+async def test_rejected_quotes_renew_no_life_and_the_newest_is_under_the_key(redis_url: str) -> None:
+    async with running(make_bench(redis_url, ttl_s=2.0)) as bench:
+        bench.writer.take_quote(make_quote())
+        await eventually(lambda: bench.writer.written >= 1)
+        asks = itertools.count(100)
+
+        async def has_expired() -> bool:
+            quote = make_quote(bid=0.0, ask=float(next(asks)), at_s=1)
+            bench.writer.take_rejected(Rejection("AAPL", Unmarkable.ONE_SIDED, quote.received_at, quote))
+            return not await bench.cache.read(["AAPL"])
+
+        await eventually(has_expired, within_s=6, every_s=0.05)
+        assert bench.latest.price("AAPL") is not None, "who asks us still hears of it"
+        assert bench.writer.published == 2
+
+
+async def test_a_new_process_does_not_revive_what_the_last_one_left_suspect(redis_url: str) -> None:
+    old = make_bench(redis_url)
+    held, gone = make_quote(bid=149.99, ask=150.01), make_quote(bid=0.0, ask=149.0, at_s=10)
+    old.writer.take_quote(held)
+    old.writer.take_rejected(Rejection("AAPL", Unmarkable.ONE_SIDED, gone.received_at, gone))
+    assert await old.writer.write_batch()
+    new = make_bench(redis_url)
+    new.state["epoch"] = new.link.epoch = "e2"
+    new.writer.take_quote(replace(held, origin=QuoteOrigin.REST))
+    assert await new.writer.write_batch()
+    price = (await new.cache.read(["AAPL"]))["AAPL"]
+    assert (price.mid, price.suspect_since, price.suspect_reason) == (150, gone.received_at, "one_sided")
+    assert price.newest_ask == 149
+    new.writer.take_quote(make_quote(bid=148.0, ask=148.02, at_s=20))
+    assert await new.writer.write_batch()
+    assert (await new.cache.read(["AAPL"]))["AAPL"].suspect_since is None
+    await old.client.aclose()
+    await new.client.aclose()
+
+
+async def test_until_redis_says_what_was_suspect_nothing_is_written() -> None:
+    with EmbeddedRedis() as server:
+        bench = make_bench(server.url)
+        bench.writer.take_quote(make_quote(origin=QuoteOrigin.REST))
+        server.kill()
+        assert not await bench.writer.write_batch()
+        assert (list(bench.latest.to_recall), bench.latest.pending) == (["AAPL"], 1)
+        server.start()
+        assert await bench.writer.write_batch()
+        assert (list(bench.latest.to_recall), bench.latest.pending) == ([], 0)
+        await bench.client.aclose()
