@@ -18,7 +18,7 @@ import httpx2
 import msgspec
 
 from libs.service.settings import load_settings
-from scripts.adjustment_arguments import ADJUSTMENTS, Listing, Order, read_command
+from scripts.adjustment_arguments import ADJUSTMENTS, OPENING_BALANCE, Listing, Order, read_command
 from scripts.adjustment_lines import adjustment_line, change_lines, fault_lines
 from scripts.gateway_calls import GatewayError, refusal
 from scripts.local_services import PATIENCE_S, LocalServicesSettings, ask, client, read_body
@@ -120,6 +120,10 @@ async def _show(gateway: Gateway, listing: Listing) -> int:
 
 
 async def _carry_out(gateway: Gateway, order: Order) -> int:
+    if order.path == OPENING_BALANCE:
+        answer = await gateway.post(order)
+        print(f"confirmed: the account began with {answer.get('amount')} USD that no activity names")
+        return 0
     before = await gateway.positions()
     answer = await gateway.post(order)
     adjustment = _adjustment(answer)

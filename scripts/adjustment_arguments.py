@@ -19,6 +19,7 @@ from libs.portfolio.days import NEW_YORK, day_start
 from scripts.gateway_calls import address
 
 ADJUSTMENTS: Final = "/api/v1/adjustments"
+OPENING_BALANCE: Final = "/api/v1/account/opening-balance"
 DEFAULT_REASON: Final = "recorded by command"
 
 _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
@@ -59,6 +60,10 @@ def read_command(arguments: Sequence[str] | None, now: datetime) -> Command:
             return Command(Listing(given.symbol), given.url, is_dry_run=False)
         case "void":
             order = Order(f"{ADJUSTMENTS}/{quote(given.id, safe='')}/void", {"reason": given.reason})
+        case "opening-balance":
+            order = Order(OPENING_BALANCE, {"amount": given.amount})
+        case "classify":
+            order = Order(f"{ADJUSTMENTS}/{quote(given.activity, safe='')}/classify", {"as": given.kind})
         case _:
             order = Order(ADJUSTMENTS, _adjustment(given, now))
     return Command(order, given.url, is_dry_run=given.dry_run)
@@ -106,6 +111,9 @@ _OWN: Final = {
 }
 
 
+_CLASSES: Final = ("income", "fee", "realized", "outside")
+
+
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m scripts.adjust",
@@ -119,6 +127,15 @@ def _parser() -> ArgumentParser:
     void = commands.add_parser("void", parents=[_where(), _dry_run()], help="let an adjustment count no longer")
     void.add_argument("id", metavar="ID", help="as `list` shows it")
     void.add_argument("--reason", required=True, help="why, for those who read the ledger later")
+    told = "say what cash of an unknown kind is (outside: none of the P&L)"
+    classify = commands.add_parser("classify", parents=[_where(), _dry_run()], help=told)
+    classify.add_argument("activity", metavar="ACTIVITY", help="as `/health` and the P&L name it")
+    classify.add_argument("kind", metavar="AS", choices=_CLASSES, help=", ".join(_CLASSES))
+    told = "confirm the cash that a mirrored account had before its first activity"
+    opening = commands.add_parser("opening-balance", parents=[_where(), _dry_run()], help=told)
+    opening.add_argument(
+        "amount", metavar="USD", type=_number, help="as `/health` and `make parity` show it, or as it was"
+    )
     listing = commands.add_parser("list", parents=[_where()], help="show what is recorded, newest first")
     listing.add_argument("--symbol", type=str.upper, help="only what touches this symbol")
     return parser

@@ -14,6 +14,7 @@ from typing import Any
 from libs.service.settings import load_settings
 from scripts.local_services import LocalServicesSettings, ask, client
 
+ACCOUNT_FIGURES = ("cash", "equity", "day_change", "total")
 _WORTH_NAMING = Decimal("0.005")
 _LINE = "{:<22} {:>14} {:>13} {:>13} {:>13} {:>13}  {}"
 
@@ -36,12 +37,35 @@ def lines_of(report: Mapping[str, Any]) -> list[str]:
         )
     if report["unreadable"]:
         lines.append(f"not readable in the account's answer: {', '.join(map(str, report['unreadable']))}")
+    lines += _account_lines(report.get("account"))
     unexplained = report["unexplained"]
     if unexplained:
         lines.append(f"unexplained: {_text(report['unexplained_usd'])} USD in {', '.join(unexplained)}")
     else:
         lines.append(f"every cent is explained; the account was asked at {report['account_at']}")
     return lines
+
+
+def _account_lines(account: Mapping[str, Any] | None) -> list[str]:
+    """Return the account as a whole, one comparison a line; what is not explained last."""
+    if account is None:
+        return ["the account's cash and equity are not known yet"]
+    lines = []
+    for name in ACCOUNT_FIGURES:
+        figure = account[name]
+        parts = ", ".join(f"{part} {_text(amount)}" for part, amount in figure["parts"].items()) or "same"
+        told = f"difference {_text(figure['difference'])} ({parts})"
+        lines.append(
+            f"{name}: ours {_text(figure['ours'])}, the account's {_text(figure['theirs'])}, {told}, "
+            f"unexplained {_text(figure['unexplained'])}"
+        )
+    return lines
+
+
+def has_unexplained(report: Mapping[str, Any]) -> bool:
+    """Say whether a part of any comparison is unexplained; what is not known is not."""
+    account = report.get("account") or {}
+    return bool(report["unexplained"]) or any(account[name]["unexplained"] for name in ACCOUNT_FIGURES if account)
 
 
 def _causes(row: Mapping[str, Any]) -> str:
@@ -76,7 +100,7 @@ async def _run(settings: LocalServicesSettings, *, as_json: bool) -> int:
     except BrokenPipeError:
         # `… | head` has seen enough: not a fault, and no reason for a second one when Python flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1 if answer.body["unexplained"] else 0
+    return 1 if has_unexplained(answer.body) else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,6 +31,8 @@ PURE = (
     "apps/execution_gateway/price_book.py",
     "libs/broker/account_messages.py",
     "libs/broker/activity_results.py",
+    "libs/broker/cash_activities.py",
+    "libs/broker/cash_journal.py",
     "libs/broker/commands.py",
     "libs/broker/corporate_actions.py",
     "libs/broker/cost_events.py",

@@ -64,6 +64,12 @@ class Account:
         self._open()
 
     @property
+    def base_value(self) -> Decimal:
+        """The cash that the account was opened with."""
+        cost = sum((position.qty * position.price for position in self._opening), NOTHING)
+        return OPENING_CASH_USD + cost
+
+    @property
     def recorded(self) -> int:
         """How many things have been recorded; the next one gets this sequence number."""
         return self._sequence
@@ -197,10 +203,9 @@ class Account:
                 yield entry
 
     def _open(self) -> None:
-        cost = sum((position.qty * position.price for position in self._opening), NOTHING)
         moments = [position.opened_at or self._began_at - _OPENING_AGE for position in self._opening]
         first = min(moments, default=self._began_at - _OPENING_AGE) - timedelta(days=1)
-        self.move_cash(OPENING_CASH_USD + cost, first)
+        self.move_cash(self.base_value, first)
         for number, (position, at) in enumerate(zip(self._opening, moments, strict=True)):
             # The same each time, so that a client that knows it does not take it for another after a restart.
             name = f"opening:{number}:{position.symbol}:{position.qty}:{position.price}"

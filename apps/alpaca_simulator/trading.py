@@ -42,6 +42,7 @@ class TradingRest:
             "/v2/positions": self._positions,
             # A crypto symbol has a slash in it.
             "/v2/positions/{symbol:.+}": self._position,
+            "/v2/account/portfolio/history": self._portfolio_history,
             "/v2/account/activities": self._activities,
             "/v2/account/activities/{kind}": self._activities,
         }
@@ -84,6 +85,26 @@ class TradingRest:
         with localcontext(COSTS):
             last_equity = book.cash_at_sync + sum((figures.lastday_value for figures in every), NOTHING)
             return web.json_response(account_body(every, book.cash, last_equity, session))
+
+    async def _portfolio_history(self, _request: web.Request) -> web.Response:
+        """Answer with what the account began with; the series has the one point of now."""
+        book, account = self._book(), self._desk.account
+        session = await self._desk.prices.session_before(sync_day(self._desk.now()))
+        every = [self._figures(book, symbol, session) for symbol in book.holdings]
+        with localcontext(COSTS):
+            equity = book.cash + sum((figures.market_value for figures in every), NOTHING)
+            gain = equity - account.base_value
+        return web.json_response(
+            {
+                "timestamp": [int(self._desk.now().timestamp())],
+                "equity": [float(equity)],
+                "profit_loss": [float(gain)],
+                "profit_loss_pct": [float(gain / account.base_value) if account.base_value else 0.0],
+                "base_value": float(account.base_value),
+                "base_value_asof": session.isoformat(),
+                "timeframe": "1D",
+            }
+        )
 
     async def _positions(self, _request: web.Request) -> web.Response:
         return web.json_response(await self._position_bodies())

@@ -7,13 +7,16 @@ and lets the ledger record. Until the account has said what it holds, nothing is
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Final, TypeVar
 
 import structlog
 
-from apps.execution_gateway.account_view import AccountReading, AccountView, MirrorHealth
+from apps.execution_gateway.account_view import AccountReading, AccountView, MirrorHealth, OpeningBalance, WholeAccount
 from apps.execution_gateway.database import BookUnavailableError, DatabaseUnavailableError
+from apps.execution_gateway.ledger_facts import LedgerFacts, ledger_facts
 from apps.execution_gateway.mirror_state import MirrorState, MirrorStateStore
 from apps.execution_gateway.mirrored_ledger import (
     MirroredLedger,
@@ -22,19 +25,21 @@ from apps.execution_gateway.mirrored_ledger import (
     numbered,
     our_positions,
 )
-from libs.broker.account_messages import AccountSummary
+from libs.broker.account_messages import AccountSummary, PositionsAnswer
+from libs.broker.account_parity import AccountCircumstances
 from libs.broker.account_rest import PAGE_SIZE, AccountRest
 from libs.broker.commands import Command
 from libs.broker.executions import Unreadable
 from libs.broker.known_executions import REMEMBERED
 from libs.broker.mirror import CatchUp, Mirror
-from libs.broker.reconcile import Circumstances, Outcome, Reason, Reconciler, compare
+from libs.broker.reconcile import CENT, Circumstances, Difference, Outcome, Reason, Reconciler, compare
 from libs.broker.reorganizations import symbols_awaiting_cost
 from libs.broker.trade_updates import StreamEvent
 from libs.broker.trading_stream import TradingStream
 from libs.market_data.alpaca_rest import AlpacaRestError
 from libs.market_data.prices import LinkState
 from libs.portfolio.book import Book
+from libs.portfolio.fills import EXACT, ZERO
 
 MOST_WAITING: Final = 10_000
 """Events that wait while the database is away; more than that, and a catch-up by REST tells what they would have."""
@@ -50,6 +55,13 @@ _ACTIVE_ROUND: Final = timedelta(seconds=60)
 log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
+
+
+OPENING_NAMED: Final = "activities"
+OPENING_HISTORY: Final = "portfolio_history"
+OPENING_READ: Final = "first_reading"
+OPENING_CONFIRMED: Final = "confirmed"
+"""What the cash that no activity names was taken from; activities: there is none."""
 
 
 class AccountUnknownError(BookUnavailableError):
@@ -90,6 +102,9 @@ class AccountMirror:
         self._unreadable_holdings: tuple[Unreadable, ...] = ()
         self._opening: frozenset[str] = frozenset()
         self.reading: AccountReading | None = None
+        self._cash: tuple[Decimal | None, datetime] | None = None
+        self.on_reading: Callable[[AccountReading], Awaitable[None]] | None = None
+        """Called with the reading of each round."""
         self.summary: AccountSummary | None = None
         self.last_error: str | None = None
         self.overflows = 0
@@ -121,11 +136,104 @@ class AccountMirror:
             if self._rest.pause_s > _LONGEST_PAUSE_S:
                 raise AlpacaRestError("the account's rate limit is used up for now", retryable=True)
             await asyncio.sleep(self._rest.pause_s)
-            answer = await self._rest.positions()
+            asked_at = self._now()
+            answer, summaries = await self._ask()
             book, now = await self._book()
             differences = compare(our_positions(book, now), answer, self._circumstances(mirror, book, now))
-            self.reading = AccountReading(answer, book, now, differences)
+            self.reading = await self._reading(answer, book, asked_at, differences, summaries)
             return self.reading
+
+    async def confirm_opening(self, amount: Decimal) -> OpeningBalance:
+        """Fix the cash that no activity names, as somebody knows it. Raises AccountUnknownError before any reading."""
+        state = self._state
+        if state is None:
+            raise AccountUnknownError(f"the Alpaca account has not been read yet: {self.last_error or 'starting'}")
+        kept = replace(state, opening_cash=amount, opening_source=OPENING_CONFIRMED, opening_confirmed_at=self._now())
+        await self._store.save(kept)
+        self._state = kept
+        return OpeningBalance(amount, OPENING_CONFIRMED, is_confirmed=True)
+
+    async def _ask(self) -> tuple[PositionsAnswer, tuple[AccountSummary, AccountSummary]]:
+        """Ask for the positions, and for cash and equity before and after: prices move meanwhile."""
+        before = await self._rest.account()
+        answer = await self._rest.positions()
+        return answer, (before, await self._rest.account())
+
+    async def _reading(
+        self,
+        answer: PositionsAnswer,
+        book: Book,
+        asked_at: datetime,
+        differences: tuple[Difference, ...],
+        summaries: tuple[AccountSummary, AccountSummary],
+    ) -> AccountReading:
+        before, after = summaries
+        self.summary = after
+        facts = await asyncio.to_thread(ledger_facts, book, self.ledger.journal.values())
+        circumstances = self._whole_circumstances(differences, before, after)
+        await self._fix_opening(facts, after, circumstances)
+        opening = self._opening_balance()
+        amount = None if opening is None else opening.amount
+        whole = WholeAccount(after, facts, replace(circumstances, opening_cash=amount))
+        return AccountReading(answer, book, asked_at, differences, whole, opening)
+
+    def _whole_circumstances(
+        self, differences: tuple[Difference, ...], before: AccountSummary, after: AccountSummary
+    ) -> AccountCircumstances:
+        mirror, state = self._mirror, self._state
+        is_read = mirror is not None and mirror.caught_up_at is not None and not mirror.unreadable
+        is_settling = (
+            mirror is None
+            or not mirror.is_in_step
+            or bool(self.ledger.applied.waiting)
+            or not self._is_cash_caught_up(before, after)
+            or any(one.reason is Reason.TIMING for one in differences)
+        )
+        drift = ZERO
+        if before.equity is not None and after.equity is not None:
+            drift = abs(before.equity - after.equity)
+        is_complete = is_read and state is not None and state.is_cash_complete
+        return AccountCircumstances(is_complete, None, is_settling=is_settling, drift=drift)
+
+    def _is_cash_caught_up(self, before: AccountSummary, after: AccountSummary) -> bool:
+        """Say whether the cash is the same since before the last catch-up, which then knows all that moved it."""
+        if before.cash != after.cash or self._cash is None or self._cash[0] != after.cash:
+            self._cash = (after.cash, self._now())
+        caught_up_at = None if self._mirror is None else self._mirror.caught_up_at
+        return caught_up_at is not None and self._cash[1] < caught_up_at
+
+    async def _fix_opening(
+        self, facts: LedgerFacts, summary: AccountSummary, circumstances: AccountCircumstances
+    ) -> None:
+        """Fix what the account had that no activity names, once: at the first complete reading."""
+        state = self._state
+        if state is None or state.opening_cash is not None or summary.cash is None:
+            return
+        if not circumstances.is_complete or circumstances.is_settling:
+            return
+        missing = EXACT.subtract(summary.cash, facts.totals.paid)
+        amount, source = ZERO, OPENING_NAMED
+        if abs(missing) > CENT:
+            began_with = await self._began_with()
+            amount, source = (missing, OPENING_READ) if began_with is None else (began_with, OPENING_HISTORY)
+        kept = replace(state, opening_cash=amount, opening_source=source)
+        self._state = kept
+        await self._store.save(kept)
+
+    async def _began_with(self) -> Decimal | None:
+        try:
+            return await self._rest.base_value()
+        except AlpacaRestError as error:
+            log.warning("portfolio_history_unavailable", reason=error.message)
+            return None
+
+    def _opening_balance(self) -> OpeningBalance | None:
+        state = self._state
+        if state is None or state.opening_cash is None:
+            return None
+        source = state.opening_source or OPENING_READ
+        is_confirmed = state.opening_confirmed_at is not None or source == OPENING_NAMED
+        return OpeningBalance(state.opening_cash, source, is_confirmed)
 
     async def aclose(self) -> None:
         """Close what the questions opened."""
@@ -144,6 +252,7 @@ class AccountMirror:
             self._outcome.differences,
             (*self._unreadable_holdings, *(() if mirror is None else mirror.unreadable.values())),
             self.ledger.applied.unresolved,
+            self._opening_balance(),
         )
 
     def check(self, book: Book) -> Book:
@@ -183,11 +292,14 @@ class AccountMirror:
         while True:
             try:
                 self._state = self._state or await self._store.load()
+                await self.ledger.open_journal()
                 self.summary = await self._rest.account()
                 if not await self._is_ours(self.summary.account_number):
                     return None
                 state = self._state
-                now, cursor = self._now(), None if state is None else state.caught_up_to
+                # Of a ledger from before its cash was kept, all activities are asked for once more.
+                is_cash_complete = state is not None and state.is_cash_complete
+                now, cursor = self._now(), state.caught_up_to if state is not None and is_cash_complete else None
                 seeds = await self.ledger.executions_since(min(now, cursor or now) - REMEMBERED)
                 self._trouble = None
                 return Mirror(now, seeds=seeds, cursor=cursor, round_every=self._round_every)
@@ -274,11 +386,13 @@ class AccountMirror:
         async with self._turn:
             self._tell(await self._persist(self.ledger.apply_activities))
             mirror.caught_up(unreadable)
-            await self._keep_state(caught_up_to=mirror.cursor)
+            is_whole = request.after is None and not any(one.may_be_execution for one in unreadable)
+            await self._keep_state(caught_up_to=mirror.cursor, is_cash_complete=is_whole)
 
     async def _compare(self, mirror: Mirror) -> None:
         await asyncio.sleep(self._rest.pause_s)
-        answer = await self._rest.positions()
+        asked_at = self._now()
+        answer, summaries = await self._ask()
         async with self._turn:
             mirror.positions_read()
             self._unreadable_holdings = answer.unreadable
@@ -289,9 +403,18 @@ class AccountMirror:
             for void in outcome.voids:
                 mirror.voided(void.execution_id)
             self._note(outcome, mirror)
-            self.reading = AccountReading(answer, book, now, outcome.differences)
             self._note_openings(outcome)
             await self._keep_state(confirmed_at=now)
+            # With nothing left to record the ledger is as it was compared.
+            is_whole = not outcome.adjustments and not outcome.voids
+            reading = AccountReading(answer, book, asked_at, outcome.differences)
+            if is_whole:
+                reading = await self._persist(
+                    lambda: self._reading(answer, book, asked_at, outcome.differences, summaries)
+                )
+            self.reading = reading
+        if self.on_reading is not None:
+            await self.on_reading(reading)
         if not self._is_confirmed:
             self._is_confirmed = True
             # From now on the book may be shown, whether anything in it is new or not.
@@ -341,11 +464,20 @@ class AccountMirror:
         if commands:
             self._tell(await self._persist(lambda: self.ledger.carry_out(commands)))
 
-    async def _keep_state(self, *, caught_up_to: datetime | None = None, confirmed_at: datetime | None = None) -> None:
+    async def _keep_state(
+        self,
+        *,
+        caught_up_to: datetime | None = None,
+        confirmed_at: datetime | None = None,
+        is_cash_complete: bool = False,
+    ) -> None:
         state = self._state
         if state is not None:
-            kept = MirrorState(
-                state.account_number, caught_up_to or state.caught_up_to, confirmed_at or state.confirmed_at
+            kept = replace(
+                state,
+                caught_up_to=caught_up_to or state.caught_up_to,
+                confirmed_at=confirmed_at or state.confirmed_at,
+                is_cash_complete=is_cash_complete or state.is_cash_complete,
             )
             self._state = kept
             await self._persist(lambda: self._store.save(kept))

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 
-from libs.broker.account_messages import PositionsAnswer
+from apps.execution_gateway.ledger_facts import LedgerFacts
+from libs.broker.account_messages import AccountSummary, PositionsAnswer
+from libs.broker.account_parity import AccountCircumstances
 from libs.broker.activity_results import Unhandled
 from libs.broker.executions import Unreadable
 from libs.broker.reconcile import Difference
@@ -24,6 +27,24 @@ class MirrorHealth(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class OpeningBalance:
+    """The cash, in USD, that no activity names; what it was taken from, and whether somebody has confirmed it."""
+
+    amount: Decimal
+    source: str
+    is_confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WholeAccount:
+    """What the account said of its cash and equity beside a reading of its positions, and the ledger's part of it."""
+
+    summary: AccountSummary
+    facts: LedgerFacts
+    circumstances: AccountCircumstances
+
+
+@dataclass(frozen=True, slots=True)
 class AccountView:
     """What is known of the mirror at one moment. `confirmed_at`: when the account's positions were last taken over.
 
@@ -40,6 +61,7 @@ class AccountView:
     differences: tuple[Difference, ...]
     unreadable: tuple[Unreadable, ...]
     unresolved: tuple[Unhandled, ...] = ()
+    opening: OpeningBalance | None = None
 
     @property
     def unresolved_symbols(self) -> frozenset[str]:
@@ -54,9 +76,14 @@ class AccountView:
 
 @dataclass(frozen=True, slots=True)
 class AccountReading:
-    """What the account said of its positions, the ledger as it stood then, and how the two differed."""
+    """What the account said of its positions, the ledger as it stood then, and how the two differed.
+
+    `whole` is its cash and equity; None when it did not say.
+    """
 
     answer: PositionsAnswer
     book: Book
     at: datetime
     differences: tuple[Difference, ...]
+    whole: WholeAccount | None = None
+    opening: OpeningBalance | None = None

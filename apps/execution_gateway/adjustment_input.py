@@ -36,6 +36,15 @@ MAX_SPLIT: Final = Decimal(10) ** 6
 KEYS: Final = (*_REQUIRED_KEYS, *_TIME_KEYS, *_OWN_KEYS)
 
 
+CLASSES: Final = {
+    "income": AdjustmentKind.INCOME,
+    "fee": AdjustmentKind.FEE,
+    "realized": AdjustmentKind.CASH_IN_LIEU,
+    "outside": AdjustmentKind.CASH,
+}
+"""What unclassified cash may be classified as; outside: it is none of the P&L."""
+
+
 def parse_adjustment(body: bytes, now: datetime) -> Adjustment:
     """Return the adjustment that `body` describes. `date` stands for the beginning of that day in New York.
 
@@ -76,6 +85,27 @@ def _adjustment(values: dict[str, Any]) -> Adjustment:
             FieldFault("effective_at", "must be the beginning of a New York date: give date, the first day it holds")
         )
     return adjustment
+
+
+def parse_classification(body: bytes) -> AdjustmentKind:
+    """Return what cash is to be booked as. Sample: `{"as":"income"}`. Raises InvalidInputError."""
+    fields = read_fields(body, ("as",), ("as",), "the body")
+    try:
+        text = read_text(fields["as"])
+    except ValueError as error:
+        raise InvalidInputError(FieldFault("as", str(error))) from error
+    if text not in CLASSES:
+        raise InvalidInputError(FieldFault("as", f"expected one of {', '.join(CLASSES)}, got {shown(text)}"))
+    return CLASSES[text]
+
+
+def parse_amount(body: bytes) -> Decimal:
+    """Return the USD in `{"amount":100000}`. Raises InvalidInputError."""
+    fields = read_fields(body, ("amount",), ("amount",), "the body")
+    try:
+        return read_number(fields["amount"])
+    except ValueError as error:
+        raise InvalidInputError(FieldFault("amount", str(error))) from error
 
 
 def _fault(error: InvalidAdjustmentError) -> FieldFault:

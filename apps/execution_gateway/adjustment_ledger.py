@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from apps.execution_gateway.column_room import has_room_for_adjustment_id
@@ -13,9 +13,13 @@ from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, Ledger
 from apps.execution_gateway.page_cursor import decode_cursor, encode_cursor, older_than
 from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS, IS_VOID_OF_ADJUSTMENT
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
+from libs.portfolio.cash import booked_cash, reclassified
 from libs.portfolio.entries import Arrival
 from libs.portfolio.folding import Voiding
 
+_ACTIVITY: Final = "activity:"
+_VERSION: Final = ":~"
+"""What stands between the id of an adjustment and the number of a later version of it."""
 _COLUMNS: Final = tuple(one.name for one in fields(Adjustment))
 
 
@@ -109,6 +113,74 @@ class AdjustmentLedger:
         if rows:
             await connection.execute(ADJUSTMENT_VOIDS.insert(), rows)
         return new
+
+    async def follow(
+        self, connection: AsyncConnection, plain: Sequence[Adjustment]
+    ) -> tuple[tuple[Adjustment, ...], tuple[RecordedAdjustment, ...]]:
+        """Record anew, in the writing of `connection`, what the broker has changed of cash that is recorded.
+
+        Under the id of a version: of one activity the newest version counts. What somebody has classified keeps its
+        kind. Returns what is new, and what counts no longer.
+        """
+        known = await self._recorded_among(connection, [one.adjustment_id for one in plain])
+        new: list[Adjustment] = []
+        outdated: tuple[RecordedAdjustment, ...] = ()
+        for told in plain:
+            wanted, first = told, known[told.adjustment_id]
+            if first.voided_at is None and booked_cash(first.adjustment) == booked_cash(wanted):
+                continue
+            versions = await self._versions(connection, wanted.adjustment_id)
+            stands = next((one for one in versions if one.voided_at is None), None)
+            is_alike = stands is not None and booked_cash(stands.adjustment) == booked_cash(wanted)
+            if is_alike or not has_room_for_adjustment_id(f"{wanted.adjustment_id}{_VERSION}{len(versions)}"):
+                continue
+            if stands is not None:
+                outdated += await self.void_recorded(connection, {stands.adjustment.adjustment_id: "changed"})
+                if wanted.kind is AdjustmentKind.UNCLASSIFIED:
+                    wanted = reclassified(wanted, stands.adjustment.kind)
+            new.append(await self._insert_version(connection, wanted, len(versions)))
+        return tuple(new), outdated
+
+    async def with_versions(self, connection: AsyncConnection, voids: Mapping[str, str]) -> dict[str, str]:
+        """Return ids and reasons of `voids`, and of every later version of the same."""
+        found = dict(voids)
+        for adjustment_id, reason in voids.items():
+            versions = await self._versions(connection, adjustment_id)
+            found |= {one.adjustment.adjustment_id: reason for one in versions}
+        return found
+
+    async def classify(self, activity: str, kind: AdjustmentKind) -> Adjustment:
+        """Book cash that is unclassified as `kind`, and return it; the same again changes nothing.
+
+        `activity` is the broker's id of the activity, or the adjustment's. Raises AdjustmentNotFoundError for what is
+        not recorded, or is no cash that was ever unclassified.
+        """
+        root = activity.removeprefix(_ACTIVITY).partition(_VERSION)[0]
+        if not has_room_for_adjustment_id(f"{_ACTIVITY}{root}"):
+            raise AdjustmentNotFoundError(activity)
+        async with self._access.writing() as connection:
+            versions = await self._versions(connection, f"{_ACTIVITY}{root}")
+            stands = next((one.adjustment for one in versions if one.voided_at is None), None)
+            if stands is None or not any(one.adjustment.kind is AdjustmentKind.UNCLASSIFIED for one in versions):
+                raise AdjustmentNotFoundError(activity)
+            if stands.kind is kind:
+                return stands
+            await self.void_recorded(connection, {stands.adjustment_id: f"classified as {kind}"})
+            return await self._insert_version(
+                connection, replace(reclassified(stands, kind), adjustment_id=f"{_ACTIVITY}{root}"), len(versions)
+            )
+
+    async def _versions(self, connection: AsyncConnection, root: str) -> list[RecordedAdjustment]:
+        """Return what is recorded under an id and its versions, oldest first."""
+        named = ADJUSTMENTS.c.adjustment_id
+        query = self._recorded().where(or_(named == root, named.startswith(root + _VERSION, autoescape=True)))
+        rows = await connection.execute(query.order_by(ADJUSTMENTS.c.seq))
+        return [_recorded_adjustment(row) for row in rows]
+
+    async def _insert_version(self, connection: AsyncConnection, adjustment: Adjustment, number: int) -> Adjustment:
+        version = replace(adjustment, adjustment_id=f"{adjustment.adjustment_id}{_VERSION}{number}")
+        await connection.execute(ADJUSTMENTS.insert(), [self._row(version)])
+        return version
 
     async def standing(self, connection: AsyncConnection, since: datetime) -> tuple[RecordedAdjustment, ...]:
         """Return the adjustments that count and were recorded `since` then, by effective time, newest first."""

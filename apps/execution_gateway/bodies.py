@@ -183,6 +183,16 @@ class StateBody(msgspec.Struct, frozen=True):
     day_pnl: Decimal | None
 
 
+class UnclassifiedBody(msgspec.Struct, frozen=True):
+    """Cash of the account that is in no total, because nobody has classified it: `make adjust ARGS="classify …"`."""
+
+    activity: str
+    kind: str
+    symbol: str | None
+    amount: Decimal
+    date: str
+
+
 class PnlBody(msgspec.Struct, frozen=True, omit_defaults=True):
     """The P&L body; `removed` stands in updates only, where `positions` are the rows that changed."""
 
@@ -212,6 +222,7 @@ class PnlBody(msgspec.Struct, frozen=True, omit_defaults=True):
     account: AccountBody | None
     calculated_at: str
     calculation_id: str
+    unclassified: list[UnclassifiedBody]
     removed: tuple[str, ...] | None = None
 
 
@@ -287,6 +298,11 @@ def fills_body(page: FillPage) -> bytes:
 def adjustment_body(status: str, adjustment: Adjustment) -> bytes:
     """Return the answer to a posted adjustment."""
     return encode({"status": status, **_adjustment_fields(adjustment)})
+
+
+def opening_body(amount: Decimal) -> bytes:
+    """Return the answer to a confirmed opening balance: `{"status":"confirmed","amount":100000}`."""
+    return encode({"status": "confirmed", "amount": plain_number(amount)})
 
 
 def adjustments_body(recorded: Iterable[RecordedAdjustment]) -> bytes:
@@ -410,6 +426,10 @@ def _pnl(pnl: RealtimePnl, rows: Iterable[PositionPnl], removed: tuple[str, ...]
         account=None if pnl.account is None else _account_body(pnl.account),
         calculated_at=pnl.calculated_at.isoformat(),
         calculation_id=pnl.calculation_id,
+        unclassified=[
+            UnclassifiedBody(one.activity, one.kind, one.symbol, one.amount, one.date.isoformat())
+            for one in totals.unclassified
+        ],
         removed=removed,
     )
 

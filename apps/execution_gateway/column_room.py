@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Column, String
 
-from apps.execution_gateway.tables import ADJUSTMENTS, FILLS
+from apps.execution_gateway.tables import ADJUSTMENTS, CASH_JOURNAL, FILLS
+from libs.broker.cash_journal import CashEntry
 from libs.portfolio.adjustments import Adjustment
 from libs.portfolio.fills import Fill
 
@@ -34,6 +35,16 @@ def has_room_for_adjustment(adjustment: Adjustment) -> bool:
         and _has_room(ADJUSTMENTS.c.symbol, adjustment.symbol)
         and _has_room(ADJUSTMENTS.c.new_symbol, adjustment.new_symbol or "")
         and _has_room(ADJUSTMENTS.c.reason, adjustment.reason)
+    )
+
+
+def has_room_for_cash_entry(entry: CashEntry) -> bool:
+    """Say whether there is room for an entry's names."""
+    columns = CASH_JOURNAL.c
+    return (
+        _has_room(columns.activity_id, entry.activity_id)
+        and _has_room(columns.kind, entry.kind)
+        and _has_room(columns.symbol, entry.symbol or "")
     )
 
 

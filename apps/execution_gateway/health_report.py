@@ -22,7 +22,8 @@ _NAMED: Final = 20
 class GatewayState:
     """What is known of every part at one moment. While the ledger is unreadable `pnl` is None.
 
-    `account` is None when the positions are the ledger's own. `redis_error` is None while connected. `doubted` are the
+    `account` is None when the positions are the ledger's own; `account_unexplained` are the comparisons with its cash
+    and equity that two rounds could not explain. `redis_error` is None while connected. `doubted` are the
     held symbols that the feed does not vouch for, `foreign` the market data processes of other systems on that server.
     `heartbeat_age_s` is None before the first heartbeat. `ledger_error` is why the positions could not be read in time
     from a database that answers, None when they were. `write_error` is why nothing can be recorded, None when it can.
@@ -42,6 +43,7 @@ class GatewayState:
     bars_problems: Sequence[str]
     bars_missing: Sequence[Gap] = ()
     account: AccountView | None = None
+    account_unexplained: Sequence[str] = ()
     ledger_error: str | None = None
     write_error: str | None = None
     foreign: Sequence[str] = ()
@@ -56,6 +58,22 @@ def reasons(state: GatewayState) -> list[Reason]:
     found += _ledger_reasons(state)
     if state.account is not None:
         found += account_reasons(state.account)
+    if state.account_unexplained:
+        named = ", ".join(state.account_unexplained)
+        found.append(
+            Reason(
+                "account_unexplained",
+                f"the ledger does not close on the account ({named}): see /api/v1/positions/parity or make parity",
+            )
+        )
+    if state.pnl is not None and (unclassified := state.pnl.report.totals.unclassified):
+        named = "; ".join(
+            f"{one.symbol or 'account'} {one.kind} {one.activity} of {one.amount:f} USD on {one.date}"
+            for one in unclassified[:_NAMED]
+        )
+        more = "" if len(unclassified) <= _NAMED else f" and {len(unclassified) - _NAMED} more"
+        remedy = 'classify it: make adjust ARGS="classify ACTIVITY income|fee|realized|outside"'
+        found.append(Reason("account_unclassified", f"cash of an unknown kind is in no total: {named}{more}; {remedy}"))
     if state.redis_error is not None:
         found.append(Reason("redis_away", f"Redis is away: {state.redis_error}; prices come from memory and age"))
     found += _feed_reasons(state.feed, state.mode)
@@ -145,6 +163,13 @@ def account_reasons(account: AccountView) -> list[Reason]:
     if account.unexplained:
         named = ", ".join(one.symbol for one in account.unexplained[:_NAMED])
         found.append(Reason("account_differs", f"the account's positions differ from ours, unexplained: {named}"))
+    if account.opening is not None and not account.opening.is_confirmed:
+        amount, source = account.opening.amount, account.opening.source
+        told = (
+            f"{amount:f} USD of cash that no activity names, taken from {source}, is assumed to be the opening balance"
+        )
+        remedy = f'confirm it: make adjust ARGS="opening-balance {amount:f}"'
+        found.append(Reason("account_opening_assumed", f"{told}; {remedy}"))
     if account.unreadable:
         named = "; ".join(one.why for one in account.unreadable[:3])
         found.append(Reason("account_unreadable", f"parts of the account's answers cannot be read: {named}"))

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from apps.execution_gateway.adjustment_ledger import AdjustmentLedger, RecordedAdjustment
+from apps.execution_gateway.cash_store import CashStore
 from apps.execution_gateway.column_room import has_room_for_fill_id
 from apps.execution_gateway.database import CALL_TIMEOUT_S, DatabaseUnavailableError
 from apps.execution_gateway.fill_batch import Comparison, compare_fills
@@ -89,12 +90,14 @@ class Changes:
     """What is recorded together or not at all, and seen so.
 
     `void_fills` and `void_adjustments` are ids and reasons: what is void already, or was never recorded, is left out.
+    `plain` are ids of adjustments that follow what the broker changes of them: see `AdjustmentLedger.follow`.
     """
 
     fills: Sequence[Fill] = ()
     void_fills: Mapping[str, str] = field(default_factory=dict)
     adjustments: Sequence[Adjustment] = ()
     void_adjustments: Mapping[str, str] = field(default_factory=dict)
+    plain: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,7 @@ class Ledger:
         self.account = account
         self._now = now
         self.adjustments = AdjustmentLedger(self._access, account, now)
+        self.cash = CashStore(self._access, account, now)
         self._book = LedgerBook(self._access, account, self.adjustments)
 
     @property
@@ -184,13 +188,16 @@ class Ledger:
             await self._insert(connection, tuple(fills.values()))
             void_fills = await self._void_recorded(connection, changes.void_fills)
             adjustments = await self.adjustments.insert_unknown(connection, changes.adjustments)
-            voids = dict(changes.void_adjustments)
+            plain = [one for one in changes.adjustments if one.adjustment_id in changes.plain]
+            followed, outdated = await self.adjustments.follow(connection, plain)
+            adjustments += followed
+            voids = await self.adjustments.with_versions(connection, changes.void_adjustments)
             counting = [fill for fill in fills.values() if fill.fill_id not in changes.void_fills]
             if counting or adjustments:
                 since = min([fill.filled_at for fill in counting] + [one.effective_at for one in adjustments])
                 standing = await self.adjustments.standing(connection, since)
                 voids |= dict.fromkeys(explained(counting, adjustments, standing), "explained")
-            void_adjustments = await self.adjustments.void_recorded(connection, voids)
+            void_adjustments = outdated + await self.adjustments.void_recorded(connection, voids)
         return Novelties(tuple(fills.values()), void_fills, adjustments, void_adjustments)
 
     async def _void_recorded(self, connection: AsyncConnection, voids: Mapping[str, str]) -> tuple[RecordedFill, ...]:

@@ -77,5 +77,6 @@ class LedgerAccess:
 
 _TOO_MUCH_TO_RECORD: Final = "this service is overloaded: too much is being recorded at once; post this once more"
 _LOCK_ALL: Final = (
-    "LOCK TABLE fills, fill_voids, adjustments, adjustment_voids, mirror_state IN SHARE ROW EXCLUSIVE MODE"
+    "LOCK TABLE fills, fill_voids, adjustments, adjustment_voids, mirror_state, cash_journal "
+    "IN SHARE ROW EXCLUSIVE MODE"
 )

@@ -36,6 +36,7 @@ from apps.execution_gateway.pnl_history import Sampling
 from apps.execution_gateway.pnl_report import BookSource, PnlReporter, PnlRules, RealtimePnl
 from apps.execution_gateway.price_book import PriceBook
 from apps.execution_gateway.price_subscriber import PriceSubscriber
+from apps.execution_gateway.routes.account import account_routes
 from apps.execution_gateway.routes.adjustments import adjustments_routes
 from apps.execution_gateway.routes.errors import install_error_handlers
 from apps.execution_gateway.routes.fills import fills_routes
@@ -134,6 +135,7 @@ class Gateway:
             bars_problems=self.bars.prices.problems,
             bars_missing=self.reporter.missing_closes(now),
             account=None if self.mirror is None else self.mirror.look(),
+            account_unexplained=self.parity.persisting,
         )
 
     async def _pnl_or_fault(self) -> tuple[RealtimePnl | None, DatabaseUnavailableError | None]:
@@ -190,6 +192,9 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
         on_connected=announce_again,
         now=now,
     )
+    parity = ParityReporter(mirror, reporter.figures, reporter.day_facts, reporter.take_in_prices, now)
+    if mirror is not None:
+        mirror.on_reading = parity.take_round
     return Gateway(
         engine=engine,
         probe=DatabaseProbe(engine),
@@ -208,7 +213,7 @@ def build(settings: GatewaySettings, now: Now, on_death: OnDeath, hours: MarketH
         now=now,
         positions_changed=positions_changed,
         mirror=mirror,
-        parity=ParityReporter(mirror, reporter.figures, reporter.take_in_prices, now),
+        parity=parity,
         history=history,
         sampler=HistorySampler(reporter, history, settings.pnl_history_days, now),
     )
@@ -319,6 +324,7 @@ def create_app(
     gateway.registry.register(meters)
     is_mirror, changed = gateway.mirror is not None, gateway.positions_changed
     app.include_router(fills_routes(gateway.ledger, answers, changed, now, is_mirror=is_mirror))
+    app.include_router(account_routes(gateway.mirror))
     app.include_router(adjustments_routes(gateway.ledger.adjustments, answers, changed, now, is_mirror=is_mirror))
     seconds = pnl_seconds(gateway.registry)
     app.include_router(positions_routes(answers, gateway.reporter, gateway.feed, seconds))

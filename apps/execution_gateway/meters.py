@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from math import nan
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Histogram
@@ -14,6 +15,7 @@ from apps.execution_gateway.pnl_feed import PnlFeed
 from apps.execution_gateway.pnl_report import PnlReporter, RealtimePnl
 from apps.execution_gateway.price_book import PriceBook
 from apps.execution_gateway.price_subscriber import PriceSubscriber
+from libs.broker.account_parity import AccountParity
 from libs.market_data.freshness import PriceSource
 
 if TYPE_CHECKING:
@@ -94,7 +96,17 @@ def _account_metrics(mirror: "AccountMirror", parity: ParityReporter | None) -> 
     report = None if parity is None else parity.last()
     if report is not None:
         yield _gauge("parity_unexplained", "Positions whose figures differ from the account's", len(report.unexplained))
+        if report.account is not None:
+            yield _account_parity(report.account)
         yield _gauge("parity_unexplained_usd", "What of the differences nothing explains", report.unexplained_usd)
+
+
+def _account_parity(account: AccountParity) -> Metric:
+    text = "What of the difference to the account's cash and equity nothing explains; NaN while it is not known"
+    metric = GaugeMetricFamily(f"{_PREFIX}_account_unexplained_usd", text, labels=["figure"])
+    for name, compared in account.by_name().items():
+        metric.add_metric([name], nan if compared.unexplained is None else float(compared.unexplained))
+    return metric
 
 
 def _pnl_metrics(pnl: RealtimePnl) -> Iterator[Metric]:

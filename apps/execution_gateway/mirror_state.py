@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from sqlalchemy import ColumnElement, select
 
@@ -13,12 +14,18 @@ from apps.execution_gateway.tables import MIRROR_STATE
 class MirrorState:
     """`caught_up_to`: time of the last execution that a complete catch-up had named; None: no catch-up was complete.
 
-    `confirmed_at`: when the account's positions were last read and taken over; None: never.
+    `confirmed_at`: when the account's positions were last read and taken over; None: never. `is_cash_complete`: every
+    activity since the account's beginning is in the journal of its cash. `opening_cash` is what it had that no activity
+    names, in USD: None until fixed, and `opening_source` says by what; `opening_confirmed_at`: when it was confirmed.
     """
 
     account_number: str
     caught_up_to: datetime | None = None
     confirmed_at: datetime | None = None
+    is_cash_complete: bool = False
+    opening_cash: Decimal | None = None
+    opening_source: str | None = None
+    opening_confirmed_at: datetime | None = None
 
 
 class MirrorStateStore:
@@ -32,7 +39,17 @@ class MirrorStateStore:
         """Return what was kept; None when this account was never mirrored here."""
         async with self._access.reading() as connection:
             row = (await connection.execute(select(MIRROR_STATE).where(self._is_ours))).first()
-        return None if row is None else MirrorState(row.account_number, row.caught_up_to, row.confirmed_at)
+        if row is None:
+            return None
+        return MirrorState(
+            row.account_number,
+            row.caught_up_to,
+            row.confirmed_at,
+            bool(row.is_cash_complete),
+            row.opening_cash,
+            row.opening_source,
+            row.opening_confirmed_at,
+        )
 
     async def save(self, state: MirrorState) -> None:
         """Keep `state` in place of what was kept."""
@@ -40,6 +57,10 @@ class MirrorStateStore:
             "account_number": state.account_number,
             "caught_up_to": state.caught_up_to,
             "confirmed_at": state.confirmed_at,
+            "is_cash_complete": state.is_cash_complete,
+            "opening_cash": state.opening_cash,
+            "opening_source": state.opening_source,
+            "opening_confirmed_at": state.opening_confirmed_at,
         }
         async with self._access.writing() as connection:
             changed = await connection.execute(MIRROR_STATE.update().where(self._is_ours).values(values))

@@ -20,6 +20,7 @@ from apps.execution_gateway.column_room import (
 )
 from apps.execution_gateway.ledger import Changes, Ledger, RecordedFill
 from libs.broker.activity_results import ACTIVITY, CASH, Applied, HeldBefore, Known
+from libs.broker.cash_journal import CashEntry, cash_entry
 from libs.broker.commands import Command, RecordActivity, RecordExecution, VoidExecution
 from libs.broker.corporate_actions import apply_activities
 from libs.broker.executions import Activity, Execution
@@ -63,6 +64,12 @@ class MirroredLedger:
         self._waited: frozenset[str] = frozenset()
         self.applied = Applied()
         """What the activities of the last round came to."""
+        self.journal: dict[str, CashEntry] = {}
+        """The account's cash as its activities name it, by activity."""
+
+    async def open_journal(self) -> None:
+        """Read the journal of the account's cash, as earlier runs have left it."""
+        self.journal = await self._ledger.cash.load()
 
     async def carry_out(self, commands: Iterable[Command], adjustments: Iterable[Adjustment] = ()) -> set[str]:
         """Carry out commands and record adjustments, all at once; return the symbols whose positions may have changed.
@@ -96,12 +103,14 @@ class MirroredLedger:
         """Record what the collected activities come to; return the symbols whose positions have changed."""
         if not self._waiting:
             return set()
+        await self._keep_journal()
         applied = await self._work_out()
         changed = await self._record(
             Changes(
                 adjustments=_fitting_adjustments(applied.adjustments),
                 # One without room was never recorded.
                 void_adjustments=dict.fromkeys(filter(has_room_for_adjustment_id, applied.undone), "taken back"),
+                plain=applied.plain,
             )
         )
         for unhandled in applied.unhandled:
@@ -116,6 +125,14 @@ class MirroredLedger:
         self._waiting = {one.activity_id: one for one in applied.waiting}
         self._waited = frozenset(self._waiting)
         return changed
+
+    async def _keep_journal(self) -> None:
+        """Append to the journal what is new of the collected activities' cash, or is another amount now."""
+        found = [entry for one in self._waiting.values() if (entry := cash_entry(one)) is not None]
+        new = [entry for entry in found if self.journal.get(entry.activity_id) != entry]
+        if new:
+            await self._ledger.cash.append(new)
+            self.journal = self.journal | {entry.activity_id: entry for entry in new}
 
     async def _work_out(self) -> Applied:
         """Return what the collected activities come to.

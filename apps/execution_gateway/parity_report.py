@@ -6,8 +6,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final, Protocol
 
-from apps.execution_gateway.account_view import AccountReading
+from apps.execution_gateway.account_view import AccountReading, OpeningBalance
 from apps.execution_gateway.bodies import encode, iso
+from apps.execution_gateway.ledger_facts import DayFacts, ledger_day
+from libs.broker.account_messages import AccountPosition
+from libs.broker.account_parity import AccountParity, compare_account
 from libs.broker.executions import Unreadable
 from libs.broker.parity import Cause, Compared, OurFigures, PositionParity, compare_position
 from libs.portfolio.book import Book
@@ -44,6 +47,8 @@ class ParityReport:
     unreadable: tuple[Unreadable, ...]
     account_at: datetime
     at: datetime
+    account: AccountParity | None = None
+    opening: OpeningBalance | None = None
 
     @property
     def unexplained(self) -> tuple[PositionParity, ...]:
@@ -63,18 +68,24 @@ class ParityReport:
 class ParityReporter:
     """Compare with the account; `source` None: there is none.
 
-    `figures` returns ours for a book at the marks of now, `take_in_prices` reads the cached prices of some symbols.
+    `figures` returns ours for a book at the marks of now, `day` what belongs to its day beside them, `take_in_prices`
+    reads the cached prices of some symbols.
     """
 
     def __init__(
         self,
         source: AccountSource | None,
         figures: Callable[[Book], Mapping[str, OurFigures]],
+        day: Callable[[Book], DayFacts],
         take_in_prices: Callable[[Iterable[str]], Awaitable[None]],
         now: Callable[[], datetime],
     ) -> None:
         self._source = source
         self._figures = figures
+        self._day = day
+        self._unexplained: frozenset[str] = frozenset()
+        self.persisting: tuple[str, ...] = ()
+        """The comparisons of the account as a whole that two rounds in a row could not explain."""
         self._take_in_prices = take_in_prices
         self._now = now
 
@@ -87,6 +98,14 @@ class ParityReporter:
         await self._take_in_prices([position.symbol for position in reading.book.open_positions])
         return self._of(reading)
 
+    async def take_round(self, reading: AccountReading) -> None:
+        """Compare with the reading of one round, and remember what it leaves unexplained."""
+        await self._take_in_prices([position.symbol for position in reading.book.open_positions])
+        account = self._of(reading).account
+        unexplained = frozenset(() if account is None else account.unexplained)
+        self.persisting = tuple(sorted(unexplained & self._unexplained))
+        self._unexplained = unexplained
+
     def last(self) -> ParityReport | None:
         """Compare with what the account said last; None before it said anything."""
         reading = None if self._source is None else self._source.reading
@@ -98,7 +117,18 @@ class ParityReporter:
         found = {difference.symbol: difference for difference in reading.differences}
         symbols = sorted(ours.keys() | theirs.keys())
         rows = [compare_position(one, ours.get(one), theirs.get(one), found.get(one)) for one in symbols]
-        return ParityReport(tuple(rows), reading.answer.unreadable, reading.at, self._now())
+        account = self._whole(reading, ours, theirs)
+        opening = reading.opening
+        return ParityReport(tuple(rows), reading.answer.unreadable, reading.at, self._now(), account, opening)
+
+    def _whole(
+        self, reading: AccountReading, ours: Mapping[str, OurFigures], theirs: Mapping[str, AccountPosition]
+    ) -> AccountParity | None:
+        whole = reading.whole
+        if whole is None:
+            return None
+        day = ledger_day(whole.facts, self._day(reading.book), theirs, whole.summary.balance_asof)
+        return compare_account(whole.facts.totals, day, ours, whole.summary, theirs, whole.circumstances)
 
 
 def parity_body(report: ParityReport) -> bytes:
@@ -108,6 +138,7 @@ def parity_body(report: ParityReport) -> bytes:
             "positions": [_row(row) for row in report.rows],
             "unexplained": [row.symbol for row in report.unexplained],
             "unexplained_usd": rounded_money(report.unexplained_usd),
+            "account": None if report.account is None else _account(report.account, report.opening),
             "unreadable": [one.symbol or one.why for one in report.unreadable],
             "account_at": iso(report.account_at),
             "calculated_at": iso(report.at),
@@ -150,6 +181,24 @@ def _ours(ours: OurFigures, row: PositionParity) -> dict[str, object]:
         "current_price": rounded_price(ours.mark),
         "unrealized_pnl": _money(row.unrealized.ours),
         "day_pnl": _money(row.day.ours),
+    }
+
+
+def _account(account: AccountParity, opening: OpeningBalance | None) -> dict[str, object]:
+    figures: dict[str, object] = {
+        name: {
+            "ours": _money(one.ours),
+            "theirs": _money(one.theirs),
+            "difference": _money(one.difference),
+            "parts": {part: plain_number(rounded_to(amount, PRICE_STEP)) for part, amount in one.parts.items()},
+            "unexplained": _money(one.unexplained),
+        }
+        for name, one in account.by_name().items()
+    }
+    return figures | {
+        "opening_balance": None
+        if opening is None
+        else {"amount": rounded_money(opening.amount), "source": opening.source, "confirmed": opening.is_confirmed}
     }
 
 

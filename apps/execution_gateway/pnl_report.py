@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 from uuid import uuid4
@@ -16,7 +17,9 @@ import structlog
 
 from apps.execution_gateway.account_view import AccountView
 from apps.execution_gateway.database import BookUnavailableError
+from apps.execution_gateway.ledger_facts import DayFacts
 from apps.execution_gateway.price_book import PriceBook
+from libs.broker.activity_results import ACCOUNT_WIDE
 from libs.broker.parity import OurFigures
 from libs.market_data.clock_lead import is_ahead
 from libs.market_data.freshness import (
@@ -36,10 +39,20 @@ from libs.market_data.modes import body_mode, is_foreign_mode, is_real_account
 from libs.market_data.prices import FeedStatus, LinkState, MarketPhase, Mode, Price
 from libs.market_data.trading_sessions import TradingPhase
 from libs.portfolio.book import Book
-from libs.portfolio.closes import CloseSource, DayCloses, SessionDates, SymbolCloses, day_closes, needed_closes
+from libs.portfolio.closes import (
+    CloseSource,
+    DayCloses,
+    SessionDates,
+    SymbolCloses,
+    close_in_todays_shares,
+    day_closes,
+    needed_closes,
+)
 from libs.portfolio.days import NEW_YORK, day_start
-from libs.portfolio.pnl import PnlReport
+from libs.portfolio.fills import ZERO
+from libs.portfolio.pnl import PnlReport, UnclassifiedCash
 from libs.portfolio.positions import Position
+from libs.portfolio.rounding import rounded_money
 from libs.portfolio.valuation import RowMemory, Valuable, value_positions
 from libs.redis_client.client import RedisUnavailableError
 from libs.redis_client.price_cache import PriceCache
@@ -344,12 +357,26 @@ class PnlReporter:
             for one in self._inputs(book, closes, self.market(now), session, now)
         }
 
+    def day_facts(self, book: Book) -> DayFacts:
+        """Return what belongs to the day of `book` beside the figures of its open positions."""
+        now = self._now()
+        session = self._hours.session_date(now)
+        closes, source, dates = self._closes_of(book, session, now), self._closes(), self._dates(session, now)
+
+        def previous_close(symbol: str) -> Decimal | None:
+            close = close_in_todays_shares(book, source, symbol, dates.previous)
+            return None if close is None else close.price
+
+        return DayFacts(session, dates.previous, closes.closed.day_pnl, previous_close)
+
     def _value(self, book: Book) -> RealtimePnl:
         now = self._now()
         market = self.market(now)
         session = self._hours.session_date(now)
         closes = self._closes_of(book, session, now)
-        report = value_positions(self._inputs(book, closes, market, session, now), closes.closed, self._rows)
+        report = value_positions(
+            self._inputs(book, closes, market, session, now), closes.closed, self._rows, _unclassified(book)
+        )
         account = None if self._account is None else self._account()
         return RealtimePnl(report, self.mode, self.feed(now), market, now, uuid4().hex, account)
 
@@ -415,6 +442,19 @@ class PnlReporter:
             is_short=position.qty < 0,
             session=moment.session,
         )
+
+
+def _unclassified(book: Book) -> tuple[UnclassifiedCash, ...]:
+    return tuple(
+        UnclassifiedCash(
+            one.adjustment_id.removeprefix("activity:"),
+            one.reason.partition(":")[0],
+            None if one.symbol == ACCOUNT_WIDE else one.symbol,
+            rounded_money(one.amount or ZERO),
+            one.effective_at.astimezone(NEW_YORK).date(),
+        )
+        for one in book.unclassified
+    )
 
 
 def _usable(price: Price, closes: SymbolCloses, moment: _Moment) -> Price | None:

@@ -167,8 +167,31 @@ MIRROR_STATE: Final = Table(
     Column("account_number", String(64), nullable=False),
     Column("caught_up_to", UtcDateTime),
     Column("confirmed_at", UtcDateTime),
+    Column("is_cash_complete", Boolean),
+    Column("opening_cash", ExactDecimal),
+    Column("opening_source", String(32)),
+    Column("opening_confirmed_at", UtcDateTime),
 )
-"""Of a mirrored account: whose it is, up to when its executions are known, when the account last said the same."""
+"""Of a mirrored account: whose it is, up to when its executions are known, when the account last said the same.
+
+`is_cash_complete`: the journal of its cash reaches back to its beginning. `opening_cash` is what no activity names.
+"""
+
+CASH_JOURNAL: Final = Table(
+    "cash_journal",
+    METADATA,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("account", String(64), nullable=False),
+    Column("activity_id", String(128), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("symbol", String(32)),
+    Column("booked_on", String(10), nullable=False),
+    Column("amount", ExactDecimal, nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Index("ix_cash_journal_account_seq", "account", "seq"),
+    sqlite_autoincrement=True,
+)
+"""The cash of a mirrored account's activities as the broker names it; of one activity the newest row counts."""
 
 PNL_HISTORY: Final = Table(
     "pnl_history",

@@ -84,6 +84,8 @@ class AccountSummary:
     short_market_value: Decimal | None
     accrued_fees: Decimal | None
     balance_asof: date | None
+    pending_fees: Decimal | None = None
+    """Fees that the account knows of and has not booked yet: accrued, and pending regulatory ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,19 @@ def read_account(body: bytes) -> AccountSummary:
         number(fields.get("short_market_value")),
         number(fields.get("accrued_fees")),
         day(fields.get("balance_asof")),
+        EXACT.add(
+            number(fields.get("accrued_fees")) or Decimal(0), number(fields.get("pending_reg_taf_fees")) or Decimal(0)
+        ),
     )
+
+
+def read_base_value(body: bytes) -> Decimal | None:
+    """Return with how much the account's history began, in USD; None when it does not say, or with nothing.
+
+    Sample: `{"timestamp":[1580826600],"equity":[27423.73],"profit_loss":[0],"profit_loss_pct":[0],
+    "base_value":27423.73,"timeframe":"1D"}`. Raises ValueError when the answer is no object.
+    """
+    return positive(decode_fields(body).get("base_value"))
 
 
 def read_activities(body: bytes) -> ActivitiesPage:

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -22,6 +23,7 @@ from libs.broker.account_messages import (
     PositionsAnswer,
     read_account,
     read_activities,
+    read_base_value,
     read_positions,
 )
 from libs.market_data.alpaca_rest import AlpacaRestError
@@ -85,6 +87,11 @@ class AccountRest:
     async def account(self) -> AccountSummary:
         """Return the account's summary. Raises AlpacaRestError."""
         return await self._ask("/v2/account", {}, read_account)
+
+    async def base_value(self) -> Decimal | None:
+        """Return with how much the account's history began, in USD; None: it does not say. Raises AlpacaRestError."""
+        query = {"period": "all", "timeframe": "1D", "intraday_reporting": "market_hours"}
+        return await self._ask("/v2/account/portfolio/history", query, read_base_value)
 
     async def activities(
         self, *, after: datetime | None = None, page_token: str | None = None, kinds: Iterable[str] = ()

@@ -1,6 +1,7 @@
 """Decides what the cash of an activity is: income, a fee, a gain, money from outside, or not known yet. Pure.
 
-No amount is dropped: what the broker's type does not say is booked as unclassified, until somebody classifies it.
+No amount is dropped: all of it is in the journal of the account's cash, and what the broker's type does not say is
+booked as unclassified, until somebody classifies it. Money from outside is none of the P&L: it is in the journal alone.
 """
 
 from dataclasses import replace
@@ -31,6 +32,8 @@ def read_cash(activity: Activity) -> Adjustment | Unhandled | None:
     is_known = kind in FEES | OUTSIDE | _INCOME | _GAINS or kind.startswith("DIV")
     if amount is None:
         return Unhandled(activity, "no amount" if is_known else "unknown kind of activity")
+    if kind in OUTSIDE:
+        return None
     if not amount:
         return None if is_known else Unhandled(activity, "unknown kind of activity")
     if kind in FEES:
@@ -45,20 +48,18 @@ def _kind_of(kind: str) -> AdjustmentKind:
         return AdjustmentKind.INCOME
     if kind in _GAINS:
         return AdjustmentKind.CASH_IN_LIEU
-    return AdjustmentKind.CASH if kind in OUTSIDE else AdjustmentKind.UNCLASSIFIED
+    return AdjustmentKind.UNCLASSIFIED
 
 
 def cash_of_action(activity: Activity) -> Adjustment | None:
     """Return what a corporate action pays beside the shares it moves; None when it pays nothing.
 
-    All of it is a gain: the cost stays with the shares, or left with them. Of a transfer between accounts it is cash
-    from outside.
+    All of it is a gain: the cost stays with the shares, or left with them. What comes with a transfer between accounts
+    is cash from outside, and nothing of ours.
     """
-    if not activity.net_amount:
+    if not activity.net_amount or activity.kind.partition(".")[0] in OUTSIDE:
         return None
-    is_outside = activity.kind.partition(".")[0] in OUTSIDE
-    kind = AdjustmentKind.CASH if is_outside else AdjustmentKind.CASH_IN_LIEU
-    paid = adjustment_of(activity, kind, amount=activity.net_amount)
+    paid = adjustment_of(activity, AdjustmentKind.CASH_IN_LIEU, amount=activity.net_amount)
     return replace(paid, adjustment_id=cash_id_of(activity)) if activity.qty else paid
 
 

@@ -13,7 +13,6 @@ from decimal import Decimal
 from typing import Final
 
 from libs.broker.activity_results import (
-    NOT_YET,
     NOTHING_KNOWN,
     Applied,
     HeldBefore,
@@ -25,7 +24,7 @@ from libs.broker.activity_results import (
     fee_id_of,
 )
 from libs.broker.cash_activities import cash_of_action, fee_in_coins, read_cash
-from libs.broker.executions import Activity
+from libs.broker.executions import Activity, Standing, standing_of
 from libs.broker.reorganizations import REORGANIZATIONS, read_reorganizations
 from libs.broker.share_moves import read_moves, read_renamings
 from libs.broker.splits import read_split, split_ids_of
@@ -37,7 +36,6 @@ _RENAMINGS: Final = frozenset({"NC", "SC"})
 _TRANSFERS: Final = REORGANIZATIONS | {"ACATS", "JNLS", "OPEXP", "OPASN", "OPXRC", "OPEXC", "OPTRD", "OPCA"}
 _STOCK_DIVIDEND: Final = "SDIV"
 _HALF_A_CENT: Final = Decimal("0.005")
-_UNDONE: Final = frozenset({"canceled", "cancelled", "rejected", "reversed"})
 
 
 def apply_activities(activities: Iterable[Activity], held: HeldBefore, known: Known = NOTHING_KNOWN) -> Applied:
@@ -76,10 +74,10 @@ class _Sorted:
         self.undone: list[Activity] = []
 
     def put(self, activity: Activity) -> None:
-        kind, status = activity.kind.partition(".")[0], (activity.status or "").lower()
-        if status in _UNDONE:
+        kind, standing = activity.kind.partition(".")[0], standing_of(activity)
+        if standing is Standing.UNDONE:
             self.undone.append(activity)
-        elif status in NOT_YET:
+        elif standing is Standing.PENDING:
             self.not_yet.append(activity)
         elif kind in _SPLITS and activity.symbol is not None:
             self.splits[activity.symbol, activity.date].append(activity)

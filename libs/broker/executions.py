@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from enum import Enum, auto
+from typing import Final
 
 from libs.portfolio.fills import Side
 
@@ -50,6 +52,26 @@ class Activity:
     description: str | None = None
     status: str | None = None
     sub_kind: str | None = None
+
+
+class Standing(Enum):
+    """Whether an activity has happened."""
+
+    EXECUTED = auto()
+    PENDING = auto()
+    UNDONE = auto()
+
+
+_UNDONE: Final = frozenset({"canceled", "cancelled", "rejected", "reversed"})
+_PENDING: Final = frozenset({"pending", "queued", "sent_to_clearing"})
+
+
+def standing_of(activity: Activity) -> Standing:
+    """Return whether an activity has happened; a status that is not known says that it has."""
+    status = (activity.status or "").lower()
+    if status in _UNDONE:
+        return Standing.UNDONE
+    return Standing.PENDING if status in _PENDING else Standing.EXECUTED
 
 
 @dataclass(frozen=True, slots=True)

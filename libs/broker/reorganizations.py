@@ -86,6 +86,7 @@ def read_reorganizations(entries: Iterable[Activity], held: HeldBefore, known: K
         tuple(one for result in results for one in result.cash),
         tuple(one for result in results for one in result.waiting),
         unhandled=tuple(one for result in results for one in result.unhandled),
+        plain=frozenset(name for result in results for name in result.plain),
     )
 
 

@@ -82,6 +82,7 @@ def read_moves(entries: Sequence[Activity], held: HeldBefore) -> Applied:
     if not moving or any(one.qty is not None and one.qty > ZERO for one in moving):
         gains, paying = [*both_ways, *paying], []
     paid = [adjustment for one in gains if (adjustment := cash_of_action(one)) is not None]
+    nothing += [one for one in gains if not one.qty and cash_of_action(one) is None]
     if paying:
         gain = EXACT.add(_sum(one.net_amount for one in paying), _unrealized(moving, held))
         if gain:

@@ -14,12 +14,16 @@ from typing import Final, Generic, NamedTuple, Self, TypeVar
 
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.alpaca_cost import AlpacaHolding, alpaca_holdings, sync_day
+from libs.portfolio.cash import EntryCash, cash_of_entries
 from libs.portfolio.days import Crossed, DayActivity, Held, day_between, day_start
 from libs.portfolio.entries import Arrival, Entry, Place, after_split
 from libs.portfolio.fills import EXACT, ZERO
 from libs.portfolio.positions import Position, flat
 
 T = TypeVar("T")
+
+_NO_DAY: Final = date.min
+"""The date of what is worked out for all days at once."""
 
 
 class Revision(NamedTuple):
@@ -85,6 +89,8 @@ class Book:
     reshaped: frozenset[str] = frozenset()
     _days: _WorkedOut[DayActivity] = field(default_factory=_WorkedOut, compare=False, repr=False)
     _alpaca: _WorkedOut[AlpacaHolding] = field(default_factory=_WorkedOut, compare=False, repr=False)
+    _unclassified: _WorkedOut[tuple[Adjustment, ...]] = field(default_factory=_WorkedOut, compare=False, repr=False)
+    _cash: _WorkedOut[EntryCash] = field(default_factory=_WorkedOut, compare=False, repr=False)
 
     def followed_by(
         self,
@@ -97,7 +103,8 @@ class Book:
     ) -> Self:
         """Return the next book, which keeps what this one has worked out of all symbols but those that `changed`."""
         days, holdings = self._days.without(changed), self._alpaca.without(changed)
-        return type(self)(revision, positions, steps, families, reshaped, days, holdings)
+        unclassified, cash = self._unclassified.without(changed), self._cash.without(changed)
+        return type(self)(revision, positions, steps, families, reshaped, days, holdings, unclassified, cash)
 
     def family(self, symbol: str) -> frozenset[str]:
         """Return `symbol` and the symbols that are folded together with it."""
@@ -117,6 +124,28 @@ class Book:
             _sum(position.fees for position in closed),
             _sum(position.income for position in closed),
         )
+
+    @cached_property
+    def unclassified(self) -> tuple[Adjustment, ...]:
+        """The adjustments of cash that nobody has classified, by symbol and in the order they apply."""
+        known = self._unclassified.of(_NO_DAY)
+        missing = self.positions.keys() - known.keys()
+        known = {**known, **{symbol: _unclassified(self.steps.get(symbol, ())) for symbol in missing}}
+        self._unclassified.keep(_NO_DAY, known)
+        return tuple(one for symbol in sorted(known) for one in known[symbol])
+
+    def entry_cash(self) -> EntryCash:
+        """Return what the entries did to cash. Takes as long as `alpaca_holdings`: call it in a thread likewise."""
+        known = self._cash.of(_NO_DAY)
+        missing = self.positions.keys() - known.keys()
+        # A rename stands in the steps of two symbols, but moves no cash.
+        worked_out = {one: cash_of_entries(step.entry for step in self.steps.get(one, ())) for one in missing}
+        known = {**known, **worked_out}
+        self._cash.keep(_NO_DAY, known)
+        total = EntryCash()
+        for of_symbol in known.values():
+            total = total.plus(of_symbol)
+        return total
 
     def day(self, session_date: date) -> Mapping[str, DayActivity]:
         """Return per symbol what happened since `session_date` began in New York. Computed once per date."""
@@ -298,6 +327,11 @@ def entries_of(
         places |= {step.place: step.entry for step in of_symbol[first:]}
     for place in sorted(places):
         yield Arrival(place.seq, places[place])
+
+
+def _unclassified(steps: Iterable[Step]) -> tuple[Adjustment, ...]:
+    adjustments = [step.entry for step in steps if isinstance(step.entry, Adjustment)]
+    return tuple(one for one in adjustments if one.kind is AdjustmentKind.UNCLASSIFIED)
 
 
 def _with_cost(position: Position, cost: Decimal) -> Position:

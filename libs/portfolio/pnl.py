@@ -94,6 +94,20 @@ class ClosedPnl:
         )
 
 
+class UnclassifiedCash(NamedTuple):
+    """Cash that is booked but of a kind that nobody has classified: in no total.
+
+    `activity` is the broker's id of it, `kind` its word for the type. `amount` in signed USD, `symbol` None for the
+    account as a whole.
+    """
+
+    activity: str
+    kind: str
+    symbol: str | None
+    amount: Decimal
+    date: date
+
+
 @dataclass(frozen=True, slots=True)
 class StatePnl:
     """The rows whose marks are in one state, summed. USD; None is unknown: `day_pnl` when one of theirs is."""
@@ -109,7 +123,8 @@ class StatePnl:
 class PnlTotals:
     """Sums of the rounded rows, USD. Unpriced rows are left out and named; then `complete` is false.
 
-    `total_realized`, `total_fees`, `total_income` and the totals of today's realized and income cover the whole ledger:
+    So it is with cash that is `unclassified`. `total_realized`, `total_fees`, `total_income` and the totals of today's
+    realized and income cover the whole ledger:
     the rows, and what belongs to no symbol held now, which is `closed`. `account_day_pnl` is the day of all: None when
     some part of it is unknown. `total_day_pnl` is over the rows whose day is known; `day_complete` says whether those
     are all. `total_liquidation_pnl` is over the rows with a quote; `liquidation_complete` says whether those are all.
@@ -132,6 +147,7 @@ class PnlTotals:
     account_day_pnl: Decimal | None
     closed: ClosedPnl
     states: tuple[StatePnl, ...]
+    unclassified: tuple[UnclassifiedCash, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from libs.market_data.freshness import Mark, MarkState, PriceSource
 from libs.market_data.trading_sessions import TradingPhase
 from libs.portfolio.days import DayActivity, day_gain
 from libs.portfolio.fills import EXACT, ZERO
-from libs.portfolio.pnl import ClosedPnl, PnlReport, PnlTotals, PositionPnl, StatePnl
+from libs.portfolio.pnl import ClosedPnl, PnlReport, PnlTotals, PositionPnl, StatePnl, UnclassifiedCash
 from libs.portfolio.positions import Position
 from libs.portfolio.rounding import PCT_STEP, plain_number, rounded_money, rounded_price, rounded_to
 
@@ -138,7 +138,9 @@ def _booked(position: Position, day: DayActivity) -> _Booked:
     )
 
 
-def total_pnl(rows: Sequence[PositionPnl], closed: ClosedPnl) -> PnlTotals:
+def total_pnl(
+    rows: Sequence[PositionPnl], closed: ClosedPnl, unclassified: tuple[UnclassifiedCash, ...] = ()
+) -> PnlTotals:
     """Add up rounded rows; `closed` is what symbols no longer held have brought, still exact."""
     closed = closed.rounded()
     day_pnl = _total(row.day_pnl for row in rows)
@@ -151,7 +153,7 @@ def total_pnl(rows: Sequence[PositionPnl], closed: ClosedPnl) -> PnlTotals:
         total_day_pnl=day_pnl,
         total_market_value=_total(row.market_value for row in rows),
         realized_closed=closed.realized,
-        complete=not unpriced,
+        complete=not unpriced and not unclassified,
         unpriced=unpriced,
         total_realized_today=EXACT.add(_total(row.realized_today for row in rows), closed.realized_today),
         total_income=EXACT.add(_total(row.income for row in rows), closed.income),
@@ -162,6 +164,7 @@ def total_pnl(rows: Sequence[PositionPnl], closed: ClosedPnl) -> PnlTotals:
         account_day_pnl=EXACT.add(day_pnl, closed.day_pnl) if day_complete and closed.day_pnl is not None else None,
         closed=closed,
         states=_by_state(rows),
+        unclassified=unclassified,
     )
 
 
@@ -181,11 +184,16 @@ def _by_state(rows: Sequence[PositionPnl]) -> tuple[StatePnl, ...]:
     )
 
 
-def value_positions(inputs: Iterable[Valuable], closed: ClosedPnl, memory: "RowMemory | None" = None) -> PnlReport:
+def value_positions(
+    inputs: Iterable[Valuable],
+    closed: ClosedPnl,
+    memory: "RowMemory | None" = None,
+    unclassified: tuple[UnclassifiedCash, ...] = (),
+) -> PnlReport:
     """Value every input, in the order given, and total them. `memory` saves computing the same row twice."""
     value = value_position if memory is None else memory.value_position
     rows = tuple(value(one) for one in inputs)
-    return PnlReport(rows, total_pnl(rows, closed))
+    return PnlReport(rows, total_pnl(rows, closed, unclassified))
 
 
 class _Remembered(NamedTuple):

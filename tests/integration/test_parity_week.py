@@ -64,6 +64,7 @@ class Week:
         self.cache = cache
         self.bars = bars
         self.causes: set[str] = set()
+        self.account_parts: set[tuple[str, str]] = set()
 
     async def close_of(self, session: date) -> None:
         """Write the official closes of a session to disk, as they were traded."""
@@ -98,7 +99,13 @@ class Week:
         async def has_followed() -> Any:
             body = await self.gateway.get(PARITY)
             ours = {row["symbol"]: Decimal(row["ours"]["qty"]) for row in body["positions"] if row["ours"]}
-            return body if ours == {symbol: held.qty for symbol, held in truth.items()} else None
+            is_new = datetime.fromisoformat(body["account_at"]) >= asked_at
+            has_all = ours == {symbol: held.qty for symbol, held in truth.items()}
+            if not is_new or not has_all or body["account"] is None:
+                return None
+            # What moved the cash may be newer than the last catch-up; then the next one explains it.
+            cash = body["account"]["cash"]
+            return None if "timing" in cash["parts"] or cash["unexplained"] is None else body
 
         body = await eventually(has_followed, within_s=20)
         assert (body["unexplained"], body["unexplained_usd"]) == ([], 0), body
@@ -108,7 +115,17 @@ class Week:
                 assert difference is not None, row
                 assert abs(sum(parts.values()) - difference) <= Decimal("0.01")
                 self.causes |= {cause for cause, amount in parts.items() if abs(amount) > Decimal("0.01")}
+        self._check_account(body["account"])
         return body
+
+    def _check_account(self, account: Any) -> None:
+        """The book closes on the account's cash and equity, to the cent."""
+        for name in ("cash", "equity", "day_change", "total"):
+            figure = account[name]
+            assert figure["unexplained"] == 0, (name, account)
+            assert abs(figure["difference"] - (figure["ours"] - figure["theirs"])) <= Decimal("0.01")
+            assert abs(sum(figure["parts"].values()) - figure["difference"]) <= Decimal("0.01"), (name, figure)
+            self.account_parts |= {(name, part) for part, amount in figure["parts"].items() if abs(amount) > 1}
 
 
 @pytest.fixture
@@ -150,13 +167,22 @@ async def test_no_cent_of_a_week_is_unexplained(week: Week) -> None:
             if number == 3 and hour == 12:
                 await desk.pay_dividend("AAPL", Decimal("0.26"))
                 await desk.charge_fee(Decimal("0.35"), "NVDA")
+                await desk.charge_fee(Decimal("0.02"))
+                await desk.move_cash(Decimal(5000))
+                await desk.move_cash(Decimal("-1.25"), "JNLC")
+                await desk.move_cash(Decimal("0.42"), "INT")
             await week.agreed()
         clock.set(day, 16, 30)
         await week.close_of(day)
         await week.agreed()
     assert {"mark", "cost_method", "income", "fee", "sold_today"} <= week.causes
+    assert {
+        ("total", "cash_from_outside"),
+        ("day_change", "cash_from_outside"),
+        ("total", "mark"),
+    } <= week.account_parts
     recorded = (await week.gateway.get("/api/v1/adjustments"))["adjustments"]
-    assert {one["kind"] for one in recorded} == {"split", "dividend", "fee"}, "no cost had to be taken over"
+    assert {one["kind"] for one in recorded} == {"split", "dividend", "fee", "income"}, "no cost had to be taken over"
 
 
 async def test_a_position_that_only_one_side_knows_is_unexplained(week: Week) -> None:

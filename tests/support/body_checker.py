@@ -38,7 +38,7 @@ def check_body(body: dict) -> None:
         for part, name in WITH_CLOSED.items():
             assert body[f"total_{part}"] == sum(row[name] for row in rows) + body["closed"][part], part
         assert body["unpriced"] == [row["symbol"] for row in rows if row["current_price"] is None]
-        assert body["complete"] == (not body["unpriced"])
+        assert body["complete"] == (not body["unpriced"] and not body["unclassified"])
         for state in body["states"]:
             of_state = [row for row in rows if row["state"] == state["state"]]
             gains = [row["unrealized_pnl"] for row in of_state]

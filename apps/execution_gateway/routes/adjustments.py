@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 from fastapi import APIRouter, Depends, Request, Response
 
-from apps.execution_gateway.adjustment_input import parse_adjustment
+from apps.execution_gateway.adjustment_input import parse_adjustment, parse_classification
 from apps.execution_gateway.adjustment_ledger import AdjustmentLedger
 from apps.execution_gateway.answers import Answers
 from apps.execution_gateway.bodies import adjustment_body, adjustments_body
@@ -67,6 +67,20 @@ def adjustments_routes(
         log.info("adjustment_voided", adjustment_id=adjustment_id, reason=voided.void_reason)
         on_change(voided.adjustment.symbols)
         return Response(adjustments_body([voided]), media_type=JSON)
+
+    # Open on a mirror too: what a type that nobody knows is, the account does not say.
+    @router.post(
+        "/{activity:path}/classify",
+        dependencies=[Depends(only_parameters())],
+        responses=problem_responses(404, 422),
+        openapi_extra=request_schemas.body(request_schemas.CLASSIFICATION),
+    )
+    async def classify_cash(activity: str, request: Request) -> Response:
+        """Book cash that is unclassified as income, a fee, realized or outside; another class later replaces it."""
+        classified = await ledger.classify(activity, parse_classification(await request.body()))
+        log.info("cash_classified", adjustment_id=classified.adjustment_id, kind=classified.kind)
+        on_change(classified.symbols)
+        return Response(adjustment_body("classified", classified), media_type=JSON)
 
     @router.get(
         "",

@@ -6,6 +6,7 @@ rules that JSON Schema has no words for: a format names them.
 
 from typing import Any, Final
 
+from apps.execution_gateway.adjustment_input import CLASSES
 from apps.execution_gateway.fill_input import MAX_FILLS_AT_ONCE, MAX_PAGE
 from apps.execution_gateway.input_fields import LIMIT, MAX_ID_LENGTH, MAX_PLACES, MAX_REASON_LENGTH
 from libs.market_data.prices import Mode
@@ -64,6 +65,19 @@ VOID: Final[_Schema] = {
     "additionalProperties": False,
     "required": ["reason"],
     "properties": {"reason": REASON},
+}
+
+CLASSIFICATION: Final[_Schema] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["as"],
+    "properties": {"as": {"enum": list(CLASSES)}},
+}
+OPENING_BALANCE: Final[_Schema] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["amount"],
+    "properties": {"amount": SIGNED},
 }
 
 _OF_A_DATE: Final = (AdjustmentKind.SPLIT, AdjustmentKind.SYMBOL_CHANGE)

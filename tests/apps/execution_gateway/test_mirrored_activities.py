@@ -7,11 +7,15 @@ from decimal import Decimal
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from apps.execution_gateway.adjustment_ledger import AdjustmentNotFoundError
 from apps.execution_gateway.ledger import Ledger
 from apps.execution_gateway.mirrored_ledger import MirroredLedger
+from libs.broker.cash_journal import total_of
 from libs.broker.commands import RecordActivity
 from libs.broker.executions import Activity
 from libs.market_data.freshness import UNAVAILABLE
+from libs.portfolio.adjustments import Adjustment, AdjustmentKind
+from libs.portfolio.cash import booked_cash
 from libs.portfolio.pnl import ClosedPnl
 from libs.portfolio.positions import Position
 from libs.portfolio.valuation import Valuable, value_positions
@@ -98,3 +102,78 @@ async def test_a_fraction_paid_in_cash_is_taken_out_once(ledger: Ledger, is_cash
     )
     await take(MirroredLedger(ledger), *pair, paid)
     assert await apple(ledger) == position
+
+
+class TestCash:
+    """What the cash of activities comes to, round by round and over restarts."""
+
+    UNKNOWN = Activity("u1", "WARP", MONDAY, "AAPL", net_amount=D(995))
+
+    async def test_an_unknown_kind_stays_unclassified_over_rounds_and_restarts(self, ledger: Ledger) -> None:
+        for _ in range(2):
+            mirrored = MirroredLedger(ledger)
+            await mirrored.open_journal()
+            await take(mirrored, self.UNKNOWN)
+            await take(mirrored, self.UNKNOWN)
+            book = await ledger.book()
+            assert [(one.symbol, one.amount) for one in book.unclassified] == [("AAPL", 995)]
+            assert total_of(mirrored.journal.values()) == 995
+            assert book.closed == (0, 0, 0)
+
+    @pytest.mark.parametrize(
+        ("kind", "closed"),
+        [
+            (AdjustmentKind.INCOME, (0, 0, 995)),
+            (AdjustmentKind.FEE, (0, -995, 0)),
+            (AdjustmentKind.CASH_IN_LIEU, (995, 0, 0)),
+            (AdjustmentKind.CASH, (0, 0, 0)),
+        ],
+    )
+    async def test_what_somebody_classifies_is_so_from_then_on(self, ledger: Ledger, kind, closed) -> None:
+        await take(MirroredLedger(ledger), self.UNKNOWN)
+        for named in ("u1", "activity:u1"):
+            await ledger.adjustments.classify(named, kind)
+            await take(MirroredLedger(ledger), self.UNKNOWN)
+            book = await ledger.book()
+            assert (book.unclassified, book.closed) == ((), closed)
+        # Another class takes its place; what the broker changes keeps the class; what it takes back is gone.
+        await ledger.adjustments.classify("u1", AdjustmentKind.INCOME)
+        await take(MirroredLedger(ledger), replace(self.UNKNOWN, net_amount=D(900)))
+        assert (await ledger.book()).closed == (0, 0, 900)
+        await take(MirroredLedger(ledger), replace(self.UNKNOWN, status="canceled"))
+        assert ((await ledger.book()).closed, (await ledger.book()).unclassified) == ((0, 0, 0), ())
+
+    async def test_only_what_was_unclassified_can_be_classified(self, ledger: Ledger) -> None:
+        await take(MirroredLedger(ledger), Activity("d1", "DIV", MONDAY, "AAPL", net_amount=D(5)))
+        for named in ("d1", "u1", "x" * 300):
+            with pytest.raises(AdjustmentNotFoundError):
+                await ledger.adjustments.classify(named, AdjustmentKind.FEE)
+
+    @pytest.mark.parametrize("kind", ["DIV", "FEE", "INT", "WARP", "OPCSH", "REORG"])
+    async def test_what_the_broker_changes_or_takes_back_is_followed(self, ledger: Ledger, kind: str) -> None:
+        mirrored = MirroredLedger(ledger)
+        story = [("10", None, 10), ("12.34", None, "12.34"), ("12.34", "canceled", 0), ("12.34", "executed", "12.34")]
+        for amount, status, expected in [*story, ("10", None, 10), ("10", "reversed", 0)]:
+            await take(mirrored, Activity("a1", kind, MONDAY, "AAPL", net_amount=D(amount), status=status))
+            booked = [arrival for arrival in await counting(ledger) if arrival.amount]
+            assert [booked_cash(one) for one in booked] == ([D(expected)] if expected else []), (amount, status)
+            assert total_of(mirrored.journal.values()) == D(expected)
+            reopened = MirroredLedger(ledger)
+            await reopened.open_journal()
+            assert reopened.journal == mirrored.journal
+
+    @pytest.mark.parametrize("at_once", [True, False])
+    async def test_cash_of_a_merger_told_the_day_after_the_shares_left(self, ledger: Ledger, at_once: bool) -> None:
+        await ledger.record_fill(fill(100, "6.04", filled_at=FRIDAY_NOON))
+        mirrored = MirroredLedger(ledger)
+        left = Activity("m1", "MA", MONDAY, "AAPL", D(-100), D(0))
+        paid = Activity("m2", "MA", date(2025, 10, 21), "AAPL", net_amount=D(995))
+        for told in ([left, paid], [paid]) if at_once else ([left], [paid], [left, paid]):
+            await take(mirrored, *told)
+        # 995.00 for what had cost 604.00.
+        assert ((await apple(ledger)).qty, (await apple(ledger)).realized_pnl) == (0, 391)
+
+
+async def counting(ledger: Ledger) -> list[Adjustment]:
+    page = await ledger.adjustments.page(100)
+    return [one.adjustment for one in page.adjustments if one.voided_at is None]

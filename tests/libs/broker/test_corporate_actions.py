@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.broker.activity_results import ACCOUNT_WIDE, Applied, Known, Unhandled, adjustment_id_of
+from libs.broker.cash_journal import cash_entry
 from libs.broker.corporate_actions import apply_activities
 from libs.broker.executions import Activity
 from libs.broker.reconcile import OurPosition
@@ -37,10 +38,6 @@ class TestIncome:
             ("INT", "0.42", AdjustmentKind.INCOME, "0.42"),
             ("INT", "-7", AdjustmentKind.INCOME, "-7"),
             ("INTTW", "-0.1", AdjustmentKind.INCOME, "-0.1"),
-            ("CSD", "500", AdjustmentKind.CASH, "500"),
-            ("CSW", "-500", AdjustmentKind.CASH, "-500"),
-            ("JNLC", "-1", AdjustmentKind.CASH, "-1"),
-            ("ACATC", "9", AdjustmentKind.CASH, "9"),
         ],
     )
     def test_kinds_and_signs(self, kind, net_amount, expected, amount) -> None:
@@ -83,9 +80,12 @@ class TestIncome:
         assert [one.kind is AdjustmentKind.MOVE for one in applied.adjustments if one.qty] == [True] * is_in_shares
 
     @pytest.mark.parametrize("kind", ["CSD", "CSW", "JNLC", "TRANS", "ACATC", "ACATS", "JNLS"])
-    def test_cash_from_outside_is_booked_and_changes_no_position(self, kind) -> None:
-        adjustment = only(apply_activities([activity(kind, None, net_amount=100)], NOTHING_HELD))
-        assert (adjustment.kind, adjustment.symbol, adjustment.amount) == (AdjustmentKind.CASH, ACCOUNT_WIDE, 100)
+    def test_cash_from_outside_is_none_of_ours_and_in_the_journal(self, kind) -> None:
+        one = activity(kind, None, net_amount=100)
+        assert apply_activities([one], NOTHING_HELD) == Applied(cash=(one,))
+        entry = cash_entry(one)
+        assert entry is not None
+        assert (entry.amount, entry.is_outside) == (100, True)
 
     def test_nothing_paid_changes_nothing(self) -> None:
         one = activity("DIV", net_amount=0)
