@@ -12,6 +12,7 @@ from apps.execution_gateway.column_room import has_room_for_adjustment_id
 from apps.execution_gateway.ledger_access import LOAD_ROWS, ROWS_AT_ONCE, LedgerAccess
 from apps.execution_gateway.page_cursor import decode_cursor, encode_cursor, older_than
 from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS, IS_VOID_OF_ADJUSTMENT
+from libs.market_data.symbols import normal_symbol, spellings
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
 from libs.portfolio.cash import booked_cash, reclassified
 from libs.portfolio.entries import Arrival
@@ -222,7 +223,8 @@ class AdjustmentLedger:
         """
         query = self._recorded()
         if symbol is not None:
-            query = query.where((ADJUSTMENTS.c.symbol == symbol) | (ADJUSTMENTS.c.new_symbol == symbol))
+            names = spellings(symbol)
+            query = query.where(ADJUSTMENTS.c.symbol.in_(names) | ADJUSTMENTS.c.new_symbol.in_(names))
         if after is not None:
             query = query.where(older_than(decode_cursor(after), ADJUSTMENTS.c.effective_at, ADJUSTMENTS.c.seq))
         # One row more than asked for tells whether there is a next page.
@@ -249,13 +251,15 @@ class AdjustmentLedger:
 
     async def voids_after(self, seq: int, until: int) -> list[Voiding]:
         """Return the voids recorded after sequence number `seq`, up to `until`."""
-        columns = select(ADJUSTMENT_VOIDS.c.seq, ADJUSTMENT_VOIDS.c.adjustment_id, ADJUSTMENTS.c.symbol)
+        columns = select(
+            ADJUSTMENT_VOIDS.c.seq, ADJUSTMENT_VOIDS.c.adjustment_id, ADJUSTMENTS.c.symbol, ADJUSTMENTS.c.new_symbol
+        )
         query = columns.join_from(ADJUSTMENT_VOIDS, ADJUSTMENTS, IS_VOID_OF_ADJUSTMENT)
         query = query.where(ADJUSTMENT_VOIDS.c.account == self._account, ADJUSTMENT_VOIDS.c.seq <= until)
         query = query.order_by(ADJUSTMENT_VOIDS.c.seq)
         async with self._access.reading() as connection:
             rows = (await connection.execute(query.where(ADJUSTMENT_VOIDS.c.seq > seq))).all()
-        return [Voiding(row.seq, row.adjustment_id, row.symbol) for row in rows]
+        return [Voiding(row.seq, row.adjustment_id, _symbols(row.symbol, row.new_symbol)[0]) for row in rows]
 
     async def _recorded_among(self, connection: AsyncConnection, ids: Sequence[str]) -> dict[str, RecordedAdjustment]:
         """Return what is recorded under these ids, voided ones included."""
@@ -277,7 +281,18 @@ class AdjustmentLedger:
 
 def _adjustment(row: Row[Any]) -> Adjustment:
     named = row._mapping  # noqa: SLF001 - SQLAlchemy's public way to read a row by name
-    return Adjustment(**{name: named[name] for name in _COLUMNS} | {"kind": AdjustmentKind(named["kind"])})
+    symbol, new_symbol = _symbols(named["symbol"], named["new_symbol"])
+    read = {"kind": AdjustmentKind(named["kind"]), "symbol": symbol, "new_symbol": new_symbol}
+    return Adjustment(**{name: named[name] for name in _COLUMNS} | read)
+
+
+def _symbols(symbol: str, new_symbol: str | None) -> tuple[str, str | None]:
+    """Return the normal forms of what a row names: older rows have them as they were written.
+
+    A change from one spelling to another of the same symbol keeps the old one: then it moves what nobody holds.
+    """
+    normal, new_normal = normal_symbol(symbol), None if new_symbol is None else normal_symbol(new_symbol)
+    return (symbol if normal == new_normal else normal), new_normal
 
 
 def _recorded_adjustment(row: Row[Any]) -> RecordedAdjustment:

@@ -249,7 +249,7 @@ def health_body(state: GatewayState, version: str) -> dict[str, object]:
 def _positions(state: GatewayState) -> dict[str, object]:
     known: dict[str, object] = {"doubted": state.doubted}
     if state.pnl is None:
-        unknown = dict.fromkeys(("open", "by_price_source", "unpriced", "halted", "suspect"))
+        unknown = dict.fromkeys(("open", "by_price_source", "unpriced", "halted", "suspect", "not_streamable"))
         return {**unknown, **known}
     rows = state.pnl.report.rows
     by_source: dict[str, int] = {}
@@ -265,5 +265,6 @@ def _positions(state: GatewayState) -> dict[str, object]:
         "unpriced": unpriced,
         "halted": halted,
         "suspect": suspect,
+        "not_streamable": [row.symbol for row in rows if not row.streamable],
         **known,
     }

@@ -14,6 +14,8 @@ from typing import Final
 
 import msgspec
 
+from libs.market_data.symbols import normal_symbol
+
 MAX_ID_LENGTH: Final = 128
 MAX_REASON_LENGTH: Final = 500
 MAX_AHEAD: Final = timedelta(minutes=5)
@@ -150,14 +152,17 @@ def read_reason(raw: msgspec.Raw) -> str:
 
 
 def read_symbol(raw: msgspec.Raw) -> str:
-    """Return the symbol of a position, upper-cased."""
+    """Return the symbol of a position in its normal form."""
     return held_symbol(read_text(raw))
 
 
 def held_symbol(text: str) -> str:
-    """Return the upper-cased symbol that a position may have: `btc/usd` gives `BTC/USD`. Raises ValueError."""
-    symbol = text.upper()
-    if not text.isascii() or _HELD_SYMBOL.fullmatch(symbol) is None:
+    """Return the normal form of the symbol of a position: `btc/usd` gives `BTC/USD`, `brk/b` `BRK.B`.
+
+    Raises ValueError.
+    """
+    symbol = normal_symbol(text)
+    if _HELD_SYMBOL.fullmatch(symbol) is None:
         raise ValueError(
             f"expected a symbol of 1 to 32 letters, digits, '.', '/' or '-' such as AAPL or BTC/USD, got {shown(text)}"
         )

@@ -24,6 +24,7 @@ from apps.execution_gateway.ledger_book import LedgerBook, fill_of
 from apps.execution_gateway.mirror_state import MirrorStateStore
 from apps.execution_gateway.page_cursor import decode_cursor, encode_cursor, older_than
 from apps.execution_gateway.tables import FILL_VOIDS, FILLS, IS_VOID_OF_FILL
+from libs.market_data.symbols import spellings
 from libs.portfolio.adjustments import Adjustment
 from libs.portfolio.book import Book
 from libs.portfolio.entries import Entry
@@ -239,7 +240,7 @@ class Ledger:
         """
         query = self._recorded_fills()
         if symbol is not None:
-            query = query.where(FILLS.c.symbol == symbol)
+            query = query.where(FILLS.c.symbol.in_(spellings(symbol)))
         if after is not None:
             query = query.where(older_than(decode_cursor(after), FILLS.c.filled_at, FILLS.c.seq))
         # One row more than asked for tells whether there is a next page.

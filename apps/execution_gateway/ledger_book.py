@@ -11,6 +11,7 @@ from apps.execution_gateway.adjustment_ledger import AdjustmentLedger
 from apps.execution_gateway.database import DatabaseUnavailableError
 from apps.execution_gateway.ledger_access import LOAD_ROWS, LedgerAccess
 from apps.execution_gateway.tables import ADJUSTMENT_VOIDS, ADJUSTMENTS, FILL_VOIDS, FILLS, IS_VOID_OF_FILL
+from libs.market_data.symbols import normal_symbol
 from libs.portfolio.book import Book, Revision
 from libs.portfolio.entries import Arrival
 from libs.portfolio.fills import Fill, Side
@@ -104,12 +105,12 @@ class LedgerBook:
         while True:
             async with self._access.reading() as connection:
                 rows = (await connection.execute(query.where(FILL_VOIDS.c.seq > seq))).all()
-            voids += [Voiding(row.seq, row.fill_id, row.symbol) for row in rows]
+            voids += [Voiding(row.seq, row.fill_id, normal_symbol(row.symbol)) for row in rows]
             if len(rows) < LOAD_ROWS:
                 return voids
             seq = voids[-1].seq
 
 
 def fill_of(row: Row[Any]) -> Fill:
-    """Return the fill that a row holds."""
-    return Fill(row.fill_id, row.symbol, Side(row.side), row.qty, row.price, row.fee, row.filled_at)
+    """Return the fill that a row holds, under the normal form of its symbol: older rows have it as it was written."""
+    return Fill(row.fill_id, normal_symbol(row.symbol), Side(row.side), row.qty, row.price, row.fee, row.filled_at)

@@ -15,7 +15,7 @@ import httpx2
 import msgspec
 import structlog
 
-from libs.market_data.symbols import is_symbol
+from libs.market_data.symbols import is_symbol, normal_symbol
 from libs.redis_client.client import REDIS_FAULTS, RedisClient
 from libs.redis_client.event_publisher import POSITION_CHANGED_CHANNEL
 
@@ -59,7 +59,11 @@ def read_positions(body: bytes) -> dict[str, Decimal]:
         items = _decode(body).positions
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise PositionListError(f"the gateway's answer is no position list: {error}") from error
-    return {item.symbol: _cost_of(item) for item in items}
+    held: dict[str, Decimal] = {}
+    for item in items:
+        symbol = normal_symbol(item.symbol)
+        held[symbol] = held.get(symbol, Decimal(0)) + _cost_of(item)
+    return held
 
 
 def _cost_of(item: _PositionItem) -> Decimal:

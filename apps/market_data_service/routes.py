@@ -7,6 +7,7 @@ import msgspec
 from fastapi import APIRouter, FastAPI, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from apps.market_data_service.state import MarketDataService
 from libs.market_data.gaps import Gap
@@ -27,7 +28,13 @@ _MOST_NAMED = 50
 _MOST_FAULTS = 20
 _SHOWN = 40
 
-_SYMBOL_PATTERN = r"^([A-Za-z][A-Za-z0-9]{0,5}(\.[A-Za-z0-9]{1,4})?|FAKEPACA)$"
+_SYMBOL_PATTERN = (
+    # No coin pair, whether written together or with a hyphen.
+    r"^(?![A-Za-z0-9]{3}([Uu][Ss][Dd]|[Bb][Tt][Cc])$)(?![A-Za-z0-9]{2}[Uu][Ss][Dd][CTct]$)"
+    r"(?!.*-([Uu][Ss][Dd][CTct]?|[Bb][Tt][Cc])$)"
+    r"([A-Za-z][A-Za-z0-9]{0,5}((\.[A-Za-z0-9]{1,4}){0,2}|-[A-Za-z0-9]{1,4}|(\.[A-Za-z0-9]{1,4})?[/-][A-Za-z])"
+    r"|[Ff][Aa][Kk][Ee][Pp][Aa][Cc][Aa])$"
+)
 _SYMBOL: dict[str, Any] = {"type": "string", "pattern": _SYMBOL_PATTERN, "examples": ["AAPL"]}
 _SYMBOL_LIST: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": _MOST_SYMBOLS, "items": _SYMBOL}
 _NULL = {"type": "null"}
@@ -42,6 +49,14 @@ _SUBSCRIBE_SCHEMA: dict[str, Any] = {
 
 SymbolInPath = Annotated[str, Path(json_schema_extra=_SYMBOL)]
 
+
+class _SymbolConvertor(StringConvertor):
+    """A symbol in a path, which may have one slash of its own: `BRK/B`."""
+
+    regex = "[^/]+(?:/[^/]+)?"
+
+
+register_url_convertor("symbol", _SymbolConvertor())
 router = APIRouter()
 
 
@@ -122,7 +137,7 @@ async def subscribe(request: Request, body: SubscribeBody) -> Response:
     return _json(answer | {"streamed": not not_streamed})
 
 
-@router.delete("/api/v1/market-data/subscribe/{symbol}", responses=problem_responses(422))
+@router.delete("/api/v1/market-data/subscribe/{symbol:symbol}", responses=problem_responses(422))
 async def unsubscribe(request: Request, symbol: SymbolInPath) -> Response:
     """Give up the manual ownership of a symbol; what a position holds stays."""
     service = _service(request)
@@ -164,7 +179,7 @@ def _details(service: MarketDataService) -> dict[str, dict[str, Any]]:
     return details
 
 
-@router.get("/api/v1/market-data/prices/{symbol}", responses=problem_responses(404, 422, 503))
+@router.get("/api/v1/market-data/prices/{symbol:symbol}", responses=problem_responses(404, 422, 503))
 async def price(request: Request, symbol: SymbolInPath) -> Response:
     """Return the newest price of a symbol and its age."""
     service = _service(request)

@@ -7,22 +7,23 @@ import re
 from decimal import Decimal
 from typing import Final
 
+from libs.market_data.symbols import QUOTE_CURRENCIES, normal_symbol
+
 _OPTION: Final = re.compile(r"([A-Z]{1,6}|[A-Z]{1,5}[0-9])[0-9]{6}[CP][0-9]{8}")
 """OCC's form: root, date, call or put, strike in thousandths. A corporate action gives the root a digit: `AAPL1`."""
 OPTION_MULTIPLIER: Final = Decimal(100)
 """An option's price is quoted per share, and a contract is for a hundred (OCC)."""
-_QUOTE_CURRENCIES: Final = ("USDT", "USDC", "USD", "BTC")
-"""What Alpaca trades coins against; the longer first, for `BTCUSDT` is no pair with a T."""
 
 
 def canonical_symbol(symbol: str, asset_class: str | None) -> str:
-    """Return a coin's symbol as `BTC/USD`, which positions and older orders write `BTCUSD`; all others as they are.
+    """Return the normal form of a symbol; a coin's is `BTC/USD`, which positions and older orders write `BTCUSD`.
 
     Without the slash it would be another instrument than its own fills name, and pass for a stock.
     """
+    symbol = normal_symbol(symbol)
     if asset_class != "crypto" or "/" in symbol:
         return symbol
-    quote = next((one for one in _QUOTE_CURRENCIES if symbol.endswith(one) and symbol != one), None)
+    quote = next((one for one in QUOTE_CURRENCIES if symbol.endswith(one) and symbol != one), None)
     return symbol if quote is None else f"{symbol.removesuffix(quote)}/{quote}"
 
 

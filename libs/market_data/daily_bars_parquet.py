@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from libs.market_data.daily_bars_rest import DailyBar
+from libs.market_data.symbols import normal_symbol
 from libs.market_data.trading_sessions import NEW_YORK
 
 if TYPE_CHECKING:
@@ -66,7 +67,10 @@ def bar_files(path: Path) -> list[Path]:
 
 
 def read_closes(file: Path, sessions: int, since: date | None = None) -> FileCloses:
-    """Return the closes in `file` from the date `since` on, or of its latest `sessions` dates. Raises BarsFileError."""
+    """Return the closes in `file` from the date `since` on, or of its latest `sessions` dates, by normal symbol.
+
+    Raises BarsFileError.
+    """
     import polars as pl
 
     with _faults_named(file):
@@ -76,7 +80,7 @@ def read_closes(file: Path, sessions: int, since: date | None = None) -> FileClo
             dates = bars.select(pl.col("date").drop_nulls().unique()).collect()["date"]
             since = min(dates.sort(descending=True).head(sessions).to_list(), default=date.max)
         found = bars.filter(pl.col("date") >= since).select("symbol", "date", "close").collect().rows()
-    closes = [((symbol, session), _price(close)) for symbol, session, close in found]
+    closes = [((normal_symbol(symbol or ""), session), _price(close)) for symbol, session, close in found]
     rows = tuple((key, price) for key, price in closes if key[0] and price is not None)
     return FileCloses(rows, len(closes) - len(rows))
 

@@ -21,7 +21,8 @@ class PositionPnl(NamedTuple):
     `overnight_qty` are in today's shares. `cost`, `overnight_value` and `day_cash` (sales less purchases less fees plus
     dividends) are exact: from them, `qty` and the prices every figure can be worked out again. `suspect_since` is when
     the venue withdrew the quote without a usable one in its place, None while it has not; `stale_reason` says why a
-    stale mark is not live.
+    stale mark is not live. `streamable` false: no quotes of such a symbol are streamed (an option, a
+    coin, a form that is not known), so that only a close marks it.
     """
 
     symbol: str
@@ -63,6 +64,7 @@ class PositionPnl(NamedTuple):
     day_cash: Decimal
     stale_reason: str | None
     suspect_since: datetime | None
+    streamable: bool
 
 
 @dataclass(frozen=True, slots=True)

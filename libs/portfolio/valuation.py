@@ -8,6 +8,7 @@ from decimal import Decimal, localcontext
 from typing import Final, NamedTuple
 
 from libs.market_data.freshness import Mark, MarkState, PriceSource
+from libs.market_data.symbols import is_symbol
 from libs.market_data.trading_sessions import TradingPhase
 from libs.portfolio.days import DayActivity, day_gain
 from libs.portfolio.fills import EXACT, ZERO
@@ -118,6 +119,7 @@ def _row(asked: Valuable, booked: _Booked) -> PositionPnl:
         booked.day_cash,
         mark.stale_reason,
         mark.suspect_since,
+        is_symbol(position.symbol),
     )
 
 

@@ -190,3 +190,17 @@ async def test_a_date_is_an_instant_on_the_way_back(ledger: Ledger) -> None:
     (arrival,) = await ledger.adjustments.after(0, EVER)
     assert arrival.entry.at == midnight
     assert arrival.entry.at.tzinfo is UTC
+
+
+async def test_a_change_between_two_spellings_of_one_symbol_moves_nothing(ledger: Ledger) -> None:
+    """Before both were one, it was the remedy; a ledger that holds one is still read, and what it moved is moved."""
+    await ledger.record_fill(fill(10, 400, fill_id="b", symbol="BRK.B"))
+    spelt = adjustment(AdjustmentKind.SYMBOL_CHANGE, OPENING + HOUR, "BRK/B", adjustment_id="s", new_symbol="BRK.B")
+    await ledger.adjustments.record(spelt)
+    await ledger.record_fill(fill(5, 410, fill_id="c", symbol="BRK.B", filled_at=OPENING + 2 * HOUR))
+    book = await ledger.book()
+    assert book.positions["BRK.B"].qty == 15
+    assert not book.positions["BRK/B"].is_open
+    assert await ledger.adjustments.void("s", "superfluous")
+    assert (await ledger.book()).positions["BRK.B"].qty == 15
+    assert [one.adjustment for one in (await ledger.adjustments.page(10, "BRK.B")).adjustments] == [spelt]

@@ -261,3 +261,16 @@ async def test_accounts_import_the_same_ids(engine: AsyncEngine, ledger: Ledger)
     await ledger.record_fills([buy("1")])
     assert len((await other.record_fills([buy("1", 7)])).new) == 1
     assert (await other.book()).positions["AAPL"].qty == 7
+
+
+async def test_what_was_recorded_under_another_spelling_is_one_position(engine: AsyncEngine, ledger: Ledger) -> None:
+    """Ledgers of earlier versions hold symbols as they were written."""
+    async with ledger._access.writing() as connection:
+        rows = [ledger._row(buy(str(number))) for number in range(3)]
+        for row, symbol in zip(rows, ("BRK/B", "BRK-B", "BRK.B"), strict=True):
+            await connection.execute(FILLS.insert(), [row | {"symbol": symbol}])
+    await ledger.void_fill("1", "mistyped")
+    assert await ledger.record_fill(buy("0", symbol="BRK.B")) is Recorded.REPEATED
+    assert {symbol: one.qty for symbol, one in (await ledger.book()).positions.items()} == {"BRK.B": 200}
+    assert {symbol: one.qty for symbol, one in (await Ledger(engine).book()).positions.items()} == {"BRK.B": 200}
+    assert [one.fill.symbol for one in (await ledger.list_fills("BRK.B")).fills] == ["BRK.B"] * 3

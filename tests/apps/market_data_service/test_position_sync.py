@@ -191,3 +191,8 @@ def test_a_cost_that_cannot_be_compared_says_nothing_of_how_much_a_position_matt
     subscriptions = Subscriptions()
     subscriptions.replace_positions(held)
     assert subscriptions.by_priority() == ["B", "A"]
+
+
+def test_one_symbol_under_two_spellings_is_held_once() -> None:
+    body = b'{"positions":[{"symbol":"BRK/B","cost_basis":5},{"symbol":"BRK.B","cost_basis":7},{"symbol":"btc-usd"}]}'
+    assert read_positions(body) == {"BRK.B": Decimal(12), "BTC/USD": Decimal(0)}

@@ -46,3 +46,12 @@ def test_a_coin_has_its_slash(symbol, expected) -> None:
     assert canonical_symbol(expected, "crypto") == expected
     assert [canonical_symbol(symbol, asset_class) for asset_class in (None, "us_equity")] == [symbol, symbol]
     assert "/" not in expected or not is_symbol(expected)
+
+
+@pytest.mark.parametrize("asset_class", [None, "us_equity", "us_option", "unheard of"])
+@pytest.mark.parametrize(
+    ("symbol", "expected"),
+    [("BRK/B", "BRK.B"), ("BRK-B", "BRK.B"), ("BRK.B", "BRK.B"), ("brk.b", "BRK.B"), ("BTC-USD", "BTC/USD")],
+)
+def test_a_class_has_its_dot_whoever_tells_of_it(symbol, expected, asset_class) -> None:
+    assert canonical_symbol(symbol, asset_class) == expected

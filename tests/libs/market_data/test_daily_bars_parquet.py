@@ -51,6 +51,11 @@ class TestReading:
         assert closes["B", MONDAY] == Decimal("0.30000000000000004")
         assert closes["C", MONDAY] == Decimal("0.0000001")
 
+    def test_symbols_have_one_form_whoever_wrote_them(self, tmp_path: Path) -> None:
+        file = tmp_path / "a.parquet"
+        write_rows(file, [("BRK/B", MONDAY, 480.5), ("bf-a", MONDAY, 70.0), ("ABC.WS.A", MONDAY, 0.5)])
+        assert {symbol for symbol, _ in closes_in(file)} == {"BRK.B", "BF.A", "ABC.WS.A"}
+
     def test_a_decimal_stays_as_it_is(self, tmp_path: Path) -> None:
         file = tmp_path / "a.parquet"
         write_rows(file, [("A", MONDAY, Decimal("150.800000001"))], pl.Decimal(20, 9))

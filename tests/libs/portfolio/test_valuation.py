@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from libs.market_data.freshness import UNAVAILABLE, Mark, MarkRule, MarkState, PriceSource
 from libs.portfolio.fills import EXACT, ZERO, Fill
 from libs.portfolio.pnl import ClosedPnl
-from libs.portfolio.positions import fold_fills
+from libs.portfolio.positions import flat, fold_fills
 from libs.portfolio.rounding import CENT, plain_number, rounded_money, rounded_price
 from libs.portfolio.valuation import RowMemory, total_pnl, value_position, value_positions
 from tests.support.portfolio import amounts, day_activity, fill, fill_lists, held, valuable, valued
@@ -78,6 +78,7 @@ def test_the_sample_of_the_contract() -> None:
         "day_cash": Decimal(0),
         "suspect_since": None,
         "stale_reason": None,
+        "streamable": True,
     }
     assert [str(number) for number in (row.unrealized_pnl, row.qty, row.avg_entry_price, row.realized_pnl)] == [
         "200.00",
@@ -85,6 +86,14 @@ def test_the_sample_of_the_contract() -> None:
         "150.00",
         "0.00",
     ]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "is_streamable"),
+    [("BRK.B", True), ("ABC.WS.A", True), ("AAPL240119C00100000", False), ("BTC/USD", False), ("ABC/WS", False)],
+)
+def test_a_row_says_whether_its_symbol_is_streamed(symbol: str, is_streamable: bool) -> None:
+    assert valued(flat(symbol), HELD, UNAVAILABLE, None).streamable is is_streamable
 
 
 def test_a_short_gains_when_the_price_falls() -> None:
