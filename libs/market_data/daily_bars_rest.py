@@ -1,7 +1,7 @@
 """What Alpaca's daily-bars call asks and answers, and the bar as we believe it. Pure: `alpaca_rest.py` does the asking.
 
 Decides that closing prices come from the consolidated tape, unadjusted, and never from the last 16 minutes
-(a free key may not ask for them, whatever feed it streams).
+(a free key may not ask for them, whatever feed it streams); that each is under the name which its share had that day.
 """
 
 from dataclasses import dataclass
@@ -78,6 +78,9 @@ def bars_query(symbols: list[str], start: date, end: datetime, now: datetime) ->
         "feed": "sip",
         "limit": "10000",
         "sort": "asc",
+        # No mapping of today's names: otherwise the old closes of a ticker that was given to a new company would be
+        # that company's, under whatever name it had then.
+        "asof": "-",
     }
 
 

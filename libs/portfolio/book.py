@@ -177,10 +177,11 @@ class Book:
         holdings = self.alpaca_holdings(now)
         return {symbol: _with_cost(position, holdings[symbol].cost) for symbol, position in self.positions.items()}
 
-    def units(self, symbol: str, since: datetime, until: datetime | None = None) -> Units:
+    def units(self, symbol: str, since: datetime, until: datetime | None = None) -> Units | None:
         """Return what a share of `symbol` as of `until` (None: now) was at `since`: splits and renames are undone.
 
-        A symbol that was held when another was renamed to it had a name and a price of its own before.
+        A symbol that was held when another was renamed to it had a name and a price of its own before. None: what had
+        this name then has been renamed since, and the name is another company's now.
         """
         if symbol not in self.reshaped:
             return Units(symbol)
@@ -200,6 +201,8 @@ class Book:
                     continue
                 if entry.ratio_new is not None and entry.ratio_old is not None:
                     new, old = EXACT.multiply(new, entry.ratio_new), EXACT.multiply(old, entry.ratio_old)
+                elif entry.symbol == symbol and entry.new_symbol is not None:
+                    return None
                 elif entry.new_symbol == symbol and not (number and steps[number - 1].after.is_open):
                     symbol, place = entry.symbol, step.place
                     break

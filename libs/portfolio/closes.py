@@ -109,11 +109,13 @@ def needed_closes(book: Book, dates: SessionDates) -> frozenset[tuple[str, date]
     for day in book.day(dates.session).values():
         # What was held overnight and sold today as well.
         needed |= {(_name_then(book, held.symbol, dates.previous, until), dates.previous) for held in day.overnight}
-    return frozenset(needed)
+    return frozenset((name, session) for name, session in needed if name is not None)
 
 
-def _name_then(book: Book, symbol: str, session: date, until: datetime | None = None) -> str:
-    return book.units(symbol, day_start(session + timedelta(days=1)), until).symbol
+def _name_then(book: Book, symbol: str, session: date, until: datetime | None = None) -> str | None:
+    """Return what a share of `symbol` was called in `session`; None when that name is another company's now."""
+    units = book.units(symbol, day_start(session + timedelta(days=1)), until)
+    return None if units is None else units.symbol
 
 
 def close_in_todays_shares(
@@ -124,8 +126,8 @@ def close_in_todays_shares(
     What a split makes of it is rounded to nine decimals.
     """
     units = book.units(symbol, day_start(session + timedelta(days=1)), until)
-    close = source.close(units.symbol, session)
-    if close is None:
+    close = None if units is None else source.close(units.symbol, session)
+    if close is None or units is None:
         return None
     new, old = units.new, units.old
     split = undecided_split(book.steps.get(symbol, ()), session) if symbol in book.reshaped else None

@@ -278,3 +278,35 @@ class TestRenames:
             row = await row_of(gateway)
         assert (row["symbol"], row["current_price"], row["previous_close"]) == ("META", 210, 200)
         assert row["day_pnl"] == 100
+
+    async def test_the_old_symbol_s_close_never_serves_a_new_company_of_that_name(
+        self, tmp_path: Path, redis_url: str, redis_client: RedisClient
+    ) -> None:
+        closes = {("FB", FRIDAY): "1190", ("FB", MONDAY): "1210", ("META", FRIDAY): "7", ("META", MONDAY): "8"}
+        async with gateway_at(MORNING, tmp_path, redis_url, closes) as gateway:
+            await buy(gateway, 100, 1000, symbol="FB")
+            await record(gateway, kind="symbol_change", symbol="FB", new_symbol="META", date="2025-10-21")
+            await buy(gateway, 50, 20, when="2025-10-21T14:00:00Z", symbol="FB")
+            new, old = (await pnl(gateway))["positions"]
+            assert (new["symbol"], new["qty"], new["price_source"], new["previous_close"]) == (
+                "FB", 50, "unavailable", None,
+            )  # fmt: skip
+            assert (old["symbol"], old["qty"], old["current_price"], old["previous_close"]) == ("META", 100, 1210, 1210)
+            # A quote of before is the old company's too.
+            await PriceCache(redis_client, 300).write([quote("FB", 1211, MIDNIGHT - timedelta(hours=8))])
+            assert (await pnl(gateway))["positions"][0]["price_source"] == "unavailable"
+            await PriceCache(redis_client, 300).write([quote("FB", 21, MORNING - timedelta(seconds=1))])
+            new, _ = (await pnl(gateway))["positions"]
+            assert (new["current_price"], new["unrealized_pnl"]) == (21, 50)
+            missing = (await gateway.get("/health"))["daily_bars"]["missing_symbols"]
+        assert missing == []
+
+    async def test_the_new_company_s_own_closes_serve_from_the_rename_on(self, tmp_path: Path, redis_url: str) -> None:
+        closes = {("FB", MONDAY): "1210", ("FB", TUESDAY): "22", ("META", TUESDAY): "1220"}
+        async with gateway_at(EVENING, tmp_path, redis_url, closes) as gateway:
+            await buy(gateway, 100, 1000, symbol="FB")
+            await record(gateway, kind="symbol_change", symbol="FB", new_symbol="META", date="2025-10-21")
+            await buy(gateway, 50, 20, when="2025-10-21T14:00:00Z", symbol="FB")
+            new, old = (await pnl(gateway))["positions"]
+        assert (new["current_price"], new["unrealized_pnl"], new["previous_close"]) == (22, 100, None)
+        assert (old["current_price"], old["previous_close"], old["day_pnl"]) == (1220, 1210, 1000)

@@ -63,6 +63,7 @@ def test_the_question_asks_for_official_unadjusted_bars() -> None:
         "feed": "sip",
         "limit": "10000",
         "sort": "asc",
+        "asof": "-",
     }
 
 

@@ -5,15 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.portfolio.adjustments import AdjustmentKind
-from libs.portfolio.book import Book, Revision
+from libs.portfolio.book import Book, Revision, Units
 from libs.portfolio.days import day_start
 from libs.portfolio.entries import Arrival
 from libs.portfolio.fills import Fill
 from libs.portfolio.folding import News, Voiding, advance, most_to_fold
 from libs.portfolio.positions import fold_fills
-from tests.support.portfolio import OPENING, adjustment, day_activity, fill, fill_lists
+from tests.support.portfolio import OPENING, adjustment, book_of, day_activity, fill, fill_lists
 
 SYMBOLS = ("AAPL", "MSFT", "BRK.B")
+HOUR = timedelta(hours=1)
 
 
 def arrive(*fills: Fill) -> list[Arrival]:
@@ -128,3 +129,19 @@ def test_step_by_step_equals_from_the_beginning(fills: list[Fill], data: st.Data
         of_symbol = [one for one in counted if one.symbol == symbol]
         assert position == fold_fills(of_symbol)
         assert book.day(date(2025, 10, 21))[symbol] == day_activity(of_symbol, date(2025, 10, 21), symbol)
+
+
+def test_a_name_that_was_given_away_and_taken_again_is_another_company_s() -> None:
+    first, second = day_start(date(2025, 10, 21)), day_start(date(2025, 10, 23))
+    there = adjustment(AdjustmentKind.SYMBOL_CHANGE, first, "FB", adjustment_id="there", new_symbol="META")
+    back = adjustment(AdjustmentKind.SYMBOL_CHANGE, second, "META", adjustment_id="back", new_symbol="FB")
+    bought = fill(1, 1, symbol="FB")
+    anew = fill(1, 1, fill_id="anew", symbol="FB", filled_at=second)
+    book = book_of(bought, there, anew)
+    assert book.units("FB", first - HOUR) is None
+    assert book.units("FB", first - HOUR, until=first) == Units("FB")
+    assert book.units("FB", first + HOUR) == Units("FB")
+    assert book.units("META", first - HOUR) == Units("FB")
+    # Renamed there and back again it is the same one.
+    assert book_of(bought, there, back).units("FB", first - HOUR) == Units("FB")
+    assert book_of(bought, there, back).units("FB", first + HOUR) == Units("META")
