@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Final, TypeAlias
 from urllib.parse import quote
 
+from libs.market_data.symbols import normal_symbol
 from libs.portfolio.adjustments import AdjustmentKind
 from libs.portfolio.days import NEW_YORK, day_start
 from scripts.gateway_calls import address
@@ -137,7 +138,7 @@ def _parser() -> ArgumentParser:
         "amount", metavar="USD", type=_number, help="as `/health` and `make parity` show it, or as it was"
     )
     listing = commands.add_parser("list", parents=[_where()], help="show what is recorded, newest first")
-    listing.add_argument("--symbol", type=str.upper, help="only what touches this symbol")
+    listing.add_argument("--symbol", type=normal_symbol, help="only what touches this symbol")
     return parser
 
 
@@ -147,33 +148,33 @@ _Commands: TypeAlias = "argparse._SubParsersAction[ArgumentParser]"  # noqa: SLF
 
 def _add_splits(commands: _Commands) -> None:
     split = _recording(commands, "split", AdjustmentKind.SPLIT, "NEW shares for every OLD", needs_time=True)
-    split.add_argument("symbol", metavar="SYMBOL", type=str.upper)
+    split.add_argument("symbol", metavar="SYMBOL", type=normal_symbol)
     split.add_argument("ratio_new", metavar="NEW", type=_number)
     split.add_argument("ratio_old", metavar="OLD", type=_number)
     told = "USD paid per new share for what is left beyond nine decimals (default: at cost)"
     split.add_argument("--cash-price", dest="amount", metavar="USD", type=_number, help=told)
     rename = _recording(commands, "rename", AdjustmentKind.SYMBOL_CHANGE, "everything moves to NEW", needs_time=True)
-    rename.add_argument("symbol", metavar="SYMBOL", type=str.upper)
-    rename.add_argument("new_symbol", metavar="NEW", type=str.upper)
+    rename.add_argument("symbol", metavar="SYMBOL", type=normal_symbol)
+    rename.add_argument("new_symbol", metavar="NEW", type=normal_symbol)
 
 
 def _add_cash(commands: _Commands) -> None:
     dividend = _recording(commands, "dividend", AdjustmentKind.DIVIDEND, "USD received (negative: paid on a short)")
-    dividend.add_argument("symbol", metavar="SYMBOL", type=str.upper)
+    dividend.add_argument("symbol", metavar="SYMBOL", type=normal_symbol)
     dividend.add_argument("amount", metavar="USD", type=_number)
     fee = _recording(commands, "fee", AdjustmentKind.FEE, "USD paid (negative: refunded)")
     fee.add_argument("amount", metavar="USD", type=_number)
-    fee.add_argument("--symbol", required=True, type=str.upper, help="the symbol that it is counted to")
+    fee.add_argument("--symbol", required=True, type=normal_symbol, help="the symbol that it is counted to")
     told = "USD received for a fraction that a split had taken"
     cash = _recording(commands, "cash-in-lieu", AdjustmentKind.CASH_IN_LIEU, told)
-    cash.add_argument("symbol", metavar="SYMBOL", type=str.upper)
+    cash.add_argument("symbol", metavar="SYMBOL", type=normal_symbol)
     cash.add_argument("amount", metavar="USD", type=_number)
 
 
 def _add_transfer(commands: _Commands) -> None:
     told = "QTY shares and COST USD moved in (out: both negative)"
     transfer = _recording(commands, "transfer", AdjustmentKind.TRANSFER, told, needs_time=True)
-    transfer.add_argument("symbol", metavar="SYMBOL", type=str.upper)
+    transfer.add_argument("symbol", metavar="SYMBOL", type=normal_symbol)
     transfer.add_argument("qty", metavar="QTY", type=_number)
     transfer.add_argument("amount", metavar="COST", type=_number)
 

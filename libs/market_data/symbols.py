@@ -1,7 +1,8 @@
 """The one form in which a symbol is known here, and which forms can be subscribed.
 
 Everything that takes a symbol from outside comes through here, so that one instrument is one position under every name
-that people, brokers and files write: `BRK/B`, `BRK-B` and `brk.b` are `BRK.B`; `btc-usd` is `BTC/USD`.
+that people, brokers and files write: `BRK/B`, `BRK-B` and `brk.b` are `BRK.B`; `btc-usd` and
+`BTCUSD` are `BTC/USD`.
 """
 
 import re
@@ -19,6 +20,8 @@ _STREAMABLE: Final = re.compile(r"[A-Z][A-Z0-9]{0,5}((\.[A-Z0-9]{1,4}){0,2}|-[A-
 _CLASS: Final = re.compile(r"([A-Z][A-Z0-9]{0,5}(?:\.[A-Z0-9]{1,4})?)[/-]([A-Z])")
 """A class of shares is one letter: `BRK/B`, and `ABC.WS/A` for the warrants of a series."""
 _COIN_PAIR: Final = re.compile(rf"([A-Z0-9]{{1,16}})[/-]({'|'.join(QUOTE_CURRENCIES)})")
+_JOINED_PAIR: Final = re.compile(rf"(?=.{{6}})([A-Z0-9]{{2,16}})({'|'.join(QUOTE_CURRENCIES)})")
+"""A pair without its slash, as the account writes it beside the other. No ticker of a stock has six characters."""
 
 
 class MalformedSymbolError(ValueError):
@@ -48,7 +51,7 @@ def normal_symbol(text: str) -> str:
     symbol = text.upper()
     if named := _CLASS.fullmatch(symbol):
         return f"{named[1]}.{named[2]}"
-    if named := _COIN_PAIR.fullmatch(symbol):
+    if named := _COIN_PAIR.fullmatch(symbol) or _JOINED_PAIR.fullmatch(symbol):
         return f"{named[1]}/{named[2]}"
     return symbol
 
@@ -56,7 +59,7 @@ def normal_symbol(text: str) -> str:
 def spellings(symbol: str) -> Sequence[str]:
     """Return every upper-case text whose normal form is `symbol`, itself first: older records may hold any of them."""
     if is_coin_pair(symbol):
-        others = [symbol.replace("/", "-")]
+        others = [symbol.replace("/", mark) for mark in ("-", "")]
     else:
         base, _, suffix = symbol.rpartition(".")
         others = [f"{base}{mark}{suffix}" for mark in "/-"]

@@ -58,7 +58,15 @@ async def test_a_subscription_is_given_up_under_another_spelling(stack: Stack) -
     assert (await http.delete(f"{SUBSCRIBE}/A/B/C")).status_code == 404
 
 
-@pytest.mark.parametrize("symbol", ["BTC/USD", "btc-usd", "T/USD"])
+async def test_a_coin_bought_under_one_name_is_sold_under_the_other(stack: Stack) -> None:
+    await stack.fill("BTCUSD", 1, 20_000)
+    await stack.fill("BTC/USD", -1, 30_000)
+    assert await stack.row("BTC/USD") is None
+    # Nothing else of this file has realized anything.
+    assert (await stack.pnl())["total_realized"] == 10_000
+
+
+@pytest.mark.parametrize("symbol", ["BTC/USD", "btc-usd", "T/USD", "BTCUSD"])
 async def test_a_coin_pair_is_not_subscribed(stack: Stack, symbol: str) -> None:
     answer = await stack.market_data.http.post(SUBSCRIBE, json={"symbol": symbol})
     assert answer.status_code == 422

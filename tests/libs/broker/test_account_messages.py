@@ -93,8 +93,8 @@ class TestPositions:
 
     def test_a_coin_is_named_as_its_fills_name_it(self) -> None:
         coin = POSITION | {"symbol": "BTCUSD", "asset_class": "crypto"}
-        answer = read_positions(body(coin, POSITION | {"symbol": "ODDUSD"}, coin | {"symbol": "ETHUSD", "qty": "lots"}))
-        assert [position.symbol for position in answer.positions] == ["BTC/USD", "ODDUSD"]
+        answer = read_positions(body(coin, POSITION | {"symbol": "ODDEX"}, coin | {"symbol": "ETHUSD", "qty": "lots"}))
+        assert [position.symbol for position in answer.positions] == ["BTC/USD", "ODDEX"]
         assert [one.symbol for one in answer.unreadable] == ["ETH/USD"]
         both = read_positions(body(coin, coin | {"symbol": "BTC/USD"}))
         assert (both.positions, [one.symbol for one in both.unreadable]) == ((), ["BTC/USD"])
@@ -158,7 +158,7 @@ class TestActivities:
         ("changes", "symbol"),
         [
             ({"symbol": "BTC/USD"}, "BTC/USD"),
-            ({"symbol": "BTCUSD"}, "BTCUSD"),  # no class: it may be anything
+            ({"symbol": "BTCUSD"}, "BTC/USD"),  # no class: activities of executions name none
             ({"symbol": "BTCUSD", "asset_class": "crypto"}, "BTC/USD"),
             ({"symbol": "BTCUSD", "order": {"asset_class": "crypto"}}, "BTC/USD"),
         ],

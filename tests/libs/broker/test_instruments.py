@@ -44,7 +44,8 @@ def test_another_is_one_only_by_its_class(symbol) -> None:
 def test_a_coin_has_its_slash(symbol, expected) -> None:
     assert canonical_symbol(symbol, "crypto") == expected
     assert canonical_symbol(expected, "crypto") == expected
-    assert [canonical_symbol(symbol, asset_class) for asset_class in (None, "us_equity")] == [symbol, symbol]
+    # Not every source names the class: what has six characters or more cannot be a stock.
+    assert {canonical_symbol(symbol, asset_class) for asset_class in (None, "us_equity")} == {expected}
     assert "/" not in expected or not is_symbol(expected)
 
 

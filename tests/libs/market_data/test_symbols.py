@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from libs.market_data.symbols import (
@@ -36,6 +36,11 @@ LETTERS = st.from_regex(r"[A-Z]", fullmatch=True)
         ("ABC-WS", "ABC-WS"),
         ("ABC-1", "ABC-1"),
         ("BRK.USD", "BRK.USD"),
+        ("USD", "USD"),
+        ("TUSD", "TUSD"),
+        ("SPUSD", "SPUSD"),
+        ("USDU", "USDU"),
+        ("ABCDEF", "ABCDEF"),
     ],
 )
 def test_symbols_have_one_form(text: str, symbol: str) -> None:
@@ -57,6 +62,13 @@ def test_symbols_have_one_form(text: str, symbol: str) -> None:
         ("T/USD", "T/USD"),
         ("1INCH/USD", "1INCH/USD"),
         ("USDT/USD", "USDT/USD"),
+        ("BTCUSD", "BTC/USD"),
+        ("ethusdt", "ETH/USDT"),
+        ("AVAXUSDC", "AVAX/USDC"),
+        ("ETHBTC", "ETH/BTC"),
+        ("USDTUSD", "USDT/USD"),
+        ("USDCUSDT", "USDC/USDT"),
+        ("1INCHUSD", "1INCH/USD"),
     ],
 )
 def test_coin_pairs_have_a_slash_and_are_not_subscribed(text: str, pair: str) -> None:
@@ -118,6 +130,7 @@ def test_the_normal_form_is_its_own_normal_form(text: str) -> None:
 @given(TICKERS, st.lists(SUFFIXES, max_size=2))
 def test_up_to_two_suffixes_can_be_subscribed(ticker: str, suffixes: list[str]) -> None:
     symbol = ".".join([ticker, *suffixes])
+    assume(suffixes or len(ticker) < 6)  # six characters may be a coin pair
     assert parse_symbol(symbol.lower()) == symbol
 
 
@@ -133,7 +146,9 @@ def test_a_class_is_one_symbol_however_it_is_written(ticker: str, series: list[s
 def test_a_coin_is_one_symbol_however_it_is_written(coin: str, currency: str) -> None:
     pair = f"{coin}/{currency}"
     assert {normal_symbol(f"{coin}{mark}{currency}".lower()) for mark in "/-"} == {pair}
-    assert set(spellings(pair)) == {pair, f"{coin}-{currency}"}
+    joined = {f"{coin}{currency}"} if normal_symbol(f"{coin}{currency}") == pair else set()
+    assert set(spellings(pair)) == {pair, f"{coin}-{currency}", *joined}
+    assert joined or len(coin + currency) < 6 or coin + currency != normal_symbol(coin + currency)
 
 
 @pytest.mark.parametrize("symbol", ["AAPL", "ABC.WS", "ABC-WS", "AAPL240119C00100000", "BRK.1"])
