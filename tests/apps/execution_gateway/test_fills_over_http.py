@@ -307,7 +307,7 @@ async def test_metrics_and_health(running_gateway: RunningGateway):
     }  # fmt: skip
     assert health["positions"] == {
         "open": 1, "by_price_source": {"unavailable": 1}, "unpriced": ["AAPL"], "halted": [], "doubted": [],
-        "not_streamable": [],
+        "suspect": [], "not_streamable": [],
     }  # fmt: skip
     assert health["status"] == "degraded"
     assert await running_gateway.get("/health/live") == {"status": "live"}
