@@ -168,10 +168,10 @@ def _undecided_ratio(book: Book, source: CloseSource, dates: SessionDates, symbo
     if symbol not in book.reshaped:
         return None
     split = undecided_split(book.steps.get(symbol, ()), dates.previous)
-    if split is None:
+    name = _name_then(book, symbol, dates.previous)
+    if split is None or name is None:
         return None
     ratio = new_per_old(split)
-    name = _name_then(book, symbol, dates.previous)
     return ratio if _side_by_closes(source, name, dates.previous, ratio) is SplitSide.UNCLEAR else None
 
 
