@@ -8,12 +8,11 @@ import json
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import Field, field_validator
 
-from libs.service.settings import HttpSettings, Port
+from libs.service.settings import HttpSettings, Port, split_url
 
 PATIENCE_S: Final = 2.0
 _EVERY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -29,8 +28,8 @@ class LocalServicesSettings(HttpSettings):
     @field_validator("execution_gateway_url")
     @classmethod
     def _check_url(cls, value: str | None) -> str | None:
-        if value is not None and not (urlsplit(value).scheme in {"http", "https"} and urlsplit(value).hostname):
-            raise ValueError("it is no address")
+        if value is not None:
+            split_url(value, ("http", "https"))
         return value
 
     @property

@@ -2,21 +2,33 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from libs.service.settings import AlpacaSettings, HttpSettings, Port, PositiveSeconds, PriceSettings, RedisSettings
+from libs.service.settings import (
+    AlpacaSettings,
+    HttpSettings,
+    Port,
+    PositiveSeconds,
+    PriceSettings,
+    RedisSettings,
+    split_url,
+)
 
 
 class MarketDataSettings(AlpacaSettings, RedisSettings, HttpSettings, PriceSettings):
     """Everything `python -m apps.market_data_service.main` reads from the environment."""
 
     market_data_port: Port = 8004
-    execution_gateway_url: str = Field(
-        "http://127.0.0.1:8002", pattern=r"^https?://[^/\s]", description="an http:// or https:// address"
-    )
+    execution_gateway_url: str = Field("http://127.0.0.1:8002", description="an http:// or https:// address")
     position_sync_seconds: PositiveSeconds = 300.0
     reconnect_max_attempts: Annotated[int, Field(ge=0, description="a whole number; 0 never gives up")] = 0
     allow_wildcard: bool = Field(default=False, description="true or false")
+
+    @field_validator("execution_gateway_url")
+    @classmethod
+    def _check_gateway_url(cls, value: str) -> str:
+        split_url(value, ("http", "https"))
+        return value
 
     @model_validator(mode="after")
     def _check_there_is_a_source(self) -> Self:

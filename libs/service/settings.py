@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnparsableValueError
 
 from libs.market_data.prices import Mode
+from libs.redis_client.address import checked_address
 from libs.redis_client.client import redis_url as url_of_server
 from libs.service.origins import parse_origins
 
@@ -82,10 +83,7 @@ class RedisSettings(Settings):
     @classmethod
     def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            parts = _split_url(value.get_secret_value(), ("redis", "rediss"))
-            database = parts.path.strip("/")
-            if database and not database.isdigit():
-                raise ValueError("the database must be a number")
+            return SecretStr(checked_address(value.get_secret_value()))
         return value
 
     @property
@@ -129,7 +127,7 @@ class AlpacaSettings(Settings):
     @classmethod
     def _check_stream_url(cls, value: str | None) -> str | None:
         if value is not None:
-            _split_url(value, ("ws", "wss"), is_public=True)
+            split_url(value, ("ws", "wss"))
         return value
 
     @field_validator("alpaca_data_url", "alpaca_trading_url")
@@ -138,7 +136,7 @@ class AlpacaSettings(Settings):
         if value is None:
             return None
         base = value.rstrip("/")
-        if _split_url(base, ("http", "https"), is_public=True).path.endswith("/v2"):
+        if split_url(base, ("http", "https")).path.endswith("/v2"):
             raise ValueError("leave /v2 out")
         return base
 
@@ -301,17 +299,28 @@ def _describe(cls: type[BaseSettings], problem: dict[str, Any]) -> str:
     return f"{name.upper()}{shown}: {reason}"
 
 
-def _split_url(url: str, schemes: tuple[str, ...], *, is_public: bool = False) -> SplitResult:
+def split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
+    """Return the parts of a URL that is shown in logs and that paths are appended to. Raises ValueError in one line."""
+    if any(letter.isspace() or not letter.isprintable() for letter in url):
+        raise ValueError("it holds a space or another character that is not visible")
     # urlsplit's own errors quote what it could not read, which may be part of a password.
     try:
         parts = urlsplit(url)
-        port_is_fine = parts.port is None or parts.port > 0
+        host = parts.hostname
     except ValueError:
         raise ValueError("it is no URL") from None
-    if parts.scheme not in schemes or not parts.hostname or not port_is_fine:
+    if parts.scheme not in schemes or not host:
         raise ValueError(f"it must begin with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host")
-    if is_public and (parts.username or parts.password):
+    try:
+        is_port = parts.port is None or parts.port > 0
+    except ValueError:
+        is_port = False
+    if not is_port:
+        raise ValueError("its port must be a number from 1 to 65535")
+    if "@" in parts.netloc:
         raise ValueError("it must not carry a user or password")
+    if "?" in url or "#" in url:
+        raise ValueError("it must not carry a query (?) or a fragment (#); leave them out")
     return parts
 
 

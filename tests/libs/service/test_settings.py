@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from apps.market_data_service.settings import MarketDataSettings
 from libs.market_data.prices import Mode
 from libs.service.settings import (
     AlpacaSettings,
@@ -289,3 +290,59 @@ def test_a_namespace_that_cannot_be_one(
     with pytest.raises(SettingsError):
         load(monkeypatch, REDIS_NAMESPACE=namespace)
     assert "REDIS_NAMESPACE" in capsys.readouterr().err
+
+
+URL_FAULTS = (
+    ("?token=hunter2", "query"),
+    ("?", "query"),
+    ("#hunter2", "fragment"),
+    ("/path?x=1#y", "query"),
+)
+
+
+@pytest.mark.parametrize(
+    "variable", ["ALPACA_STREAM_URL", "ALPACA_DATA_URL", "ALPACA_TRADING_URL", "EXECUTION_GATEWAY_URL"]
+)
+@pytest.mark.parametrize(
+    ("rest", "words"),
+    [
+        *((f"host.example{rest}", words) for rest, words in URL_FAULTS),
+        ("hunter2@host.example", "user or password"),
+        ("me:hunter2@host.example", "user or password"),
+        ("@host.example", "user or password"),
+        ("host.example:0", "port"),
+        ("host.example:70000", "port"),
+        ("host.example:hunter2", "port"),
+        (":80", "name a host"),
+        ("[::1", "is no URL"),
+        ("host.exa mple", "space"),
+    ],
+)
+def test_an_address_of_http_or_a_stream_is_nothing_but_that(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, rest: str, words: str
+) -> None:
+    monkeypatch.setenv(variable, f"{'wss' if variable == 'ALPACA_STREAM_URL' else 'https'}://{rest}")
+    monkeypatch.setenv("ALPACA_API_KEY", "k")
+    monkeypatch.setenv("ALPACA_SECRET_KEY", "s")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(MarketDataSettings, env_file=None)
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    (line,) = [line for line in said.splitlines() if variable in line]
+    assert words in line
+    assert "hunter" not in said
+
+
+@pytest.mark.parametrize(
+    "query", ["ssl_cert_reqs=none", "socket_timeout=abc", "decode_responses=true", "protocol=4", "colour=red"]
+)
+def test_options_of_redis_are_checked_at_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], query: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(monkeypatch, REDIS_URL=f"redis://:hunter2@cache/0?{query}")
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    (line,) = [line for line in said.splitlines() if "REDIS_URL" in line]
+    assert f"option '{query.partition('=')[0]}'" in line
+    assert "hunter2" not in said
