@@ -104,7 +104,7 @@ def _events(entries: Sequence[Activity], held: HeldBefore) -> list[list[Activity
     for parent in parents:
         found = _completing(parent, children)
         if not found and len(parents) == 1:
-            found = children
+            found = [child for child in children if _may_be_of(parent, child)]
         children = [child for child in children if child not in found]
         whole.append([one for part in (parent, *found) for one in part])
     return [*whole, *children, *others]
@@ -136,7 +136,16 @@ def _are_linked(one: Activity, other: Activity) -> bool:
 
 def _is_about_the_entry(one: Activity) -> bool:
     """Say whether a description is of the entry rather than of the event, and may be another event's too."""
-    return (one.description or "").upper().startswith(("ADD", "REMOVE"))
+    is_removal = removal_of(one) in {Removal.WORTHLESS, Removal.OUTSIDE}
+    return is_removal or (one.description or "").upper().startswith(("ADD", "REMOVE"))
+
+
+def _may_be_of(parent: Sequence[Activity], child: Sequence[Activity]) -> bool:
+    """Say whether shares may come of those that left: the event is not described as another one."""
+    if parent[0].kind.partition(".")[0] in _SPIN_OFFS:
+        return True
+    names = [{one.description for one in part if one.qty and not _is_about_the_entry(one)} for part in (parent, child)]
+    return any(None in described or not described for described in names) or bool(names[0] & names[1])
 
 
 def _has_out(part: Sequence[Activity], held: HeldBefore) -> bool:
@@ -231,8 +240,8 @@ def _read_one_way(event: _Event, moving: Sequence[Activity], held: HeldBefore, k
         is_early = is_held and event.kind not in _SPIN_OFFS and not known.have_waited(event.entries)
         is_known = not is_early
     elif event.ins:
-        is_part = any(_is_paid_with_shares(one) for one in moving)
-        is_known = not is_part and (is_paid or all(one.price == ZERO for one in moving))
+        # Bought, or for nothing; what else comes in takes its cost from shares that are still to leave.
+        is_known = all(_is_bought(one) or (not is_paid and one.price == ZERO) for one in moving)
     elif is_paid or any((event.kind, one.symbol) in known.paid for one in event.outs):
         return _paid_out(event, held)
     else:
@@ -266,9 +275,9 @@ def _alone(event: _Event) -> list[Activity]:
     return [one for one in event.entries if not one.qty]
 
 
-def _is_paid_with_shares(one: Activity) -> bool:
-    """Say whether an entry brings cash beside its shares: both were paid for shares that left."""
-    return bool(one.qty and one.net_amount and (one.qty > ZERO) == (one.net_amount > ZERO))
+def _is_bought(one: Activity) -> bool:
+    """Say whether an entry's own cash was paid for its shares (or received for shares sold short)."""
+    return bool(one.qty and one.net_amount and (one.qty > ZERO) != (one.net_amount > ZERO))
 
 
 def _unhandled(event: _Event, why: str) -> Applied:
