@@ -4,14 +4,16 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
+import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from apps.execution_gateway.adjustment_ledger import AdjustmentNotFoundError
 from apps.execution_gateway.ledger import Ledger
 from apps.execution_gateway.mirrored_ledger import MirroredLedger
+from libs.broker.account_messages import read_activities
 from libs.broker.cash_journal import total_of
-from libs.broker.commands import RecordActivity
+from libs.broker.commands import RecordActivity, RecordExecution
 from libs.broker.executions import Activity
 from libs.market_data.freshness import UNAVAILABLE
 from libs.portfolio.adjustments import Adjustment, AdjustmentKind
@@ -142,6 +144,31 @@ class TestCash:
         assert (await ledger.book()).closed == (0, 0, 900)
         await take(MirroredLedger(ledger), replace(self.UNKNOWN, status="canceled"))
         assert ((await ledger.book()).closed, (await ledger.book()).unclassified) == ((0, 0, 0), ())
+
+    @pytest.mark.parametrize("asset_class", ["crypto", None])
+    async def test_a_coin_is_one_under_both_of_its_names(self, ledger: Ledger, asset_class) -> None:
+        """Bought at 20,000 under one, a fee of 0.00025 at 60,000 taken, the rest sold at 30,000 under the other."""
+        fields = {"asset_class": asset_class} if asset_class else {}
+        bought, sold = (
+            {"activity_type": "FILL", "id": f"1::{side}", "side": side, "qty": qty, "price": price, "symbol": symbol,
+             "transaction_time": time, **fields}
+            for side, qty, price, symbol, time in (
+                ("buy", "1", "20000", "BTCUSD", "2025-10-17T15:00:00Z"),
+                ("sell", "0.99975", "30000", "BTC/USD", "2025-10-20T15:00:00Z"),
+            )
+        )  # fmt: skip
+        fee = {"activity_type": "CFEE", "id": "c1", "date": "2025-10-20", "symbol": "BTCUSD", "qty": "-0.00025",
+               "price": "60000", "net_amount": "0"}  # fmt: skip
+        page = read_activities(msgspec.json.encode([bought, sold, fee]))
+        mirrored = MirroredLedger(ledger)
+        await mirrored.carry_out([RecordExecution(one) for one in page.executions])
+        await take(mirrored, *page.activities)
+        book = await ledger.book()
+        assert [*book.positions] == ["BTC/USD"]
+        position = book.positions["BTC/USD"]
+        assert (position.qty, position.fees) == (0, 15)
+        # In 29,992.50, out 20,000: what is realized less the fee.
+        assert position.realized_pnl - position.fees == D("9992.50")
 
     async def test_only_what_was_unclassified_can_be_classified(self, ledger: Ledger) -> None:
         await take(MirroredLedger(ledger), Activity("d1", "DIV", MONDAY, "AAPL", net_amount=D(5)))
