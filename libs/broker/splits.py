@@ -86,7 +86,7 @@ def _side_of_fills(entries: Sequence[Activity], old: Decimal, morning: Decimal, 
     """Return the date at whose beginning the split counts; None when the shares named were not held either way."""
     day = entries[0].date
     named = {qty for one in entries if (qty := _from_qty(one)) is not None}
-    if named and named != {old}:
+    if named and named != {old.copy_abs()}:
         return None
     if morning in {old, evening}:
         return day
@@ -94,9 +94,9 @@ def _side_of_fills(entries: Sequence[Activity], old: Decimal, morning: Decimal, 
 
 
 def _from_qty(entry: Activity) -> Decimal | None:
-    """Return the shares before the split that an entry's description names."""
+    """Return how many shares before the split an entry's description names; its sign is that of their leaving."""
     found = _FROM_QTY.search(entry.description or "")
-    return None if found is None else Decimal(found[1].replace(",", ""))
+    return None if found is None else Decimal(found[1].replace(",", "")).copy_abs()
 
 
 def _old_of(added: Decimal, morning: Decimal, evening: Decimal) -> Decimal:

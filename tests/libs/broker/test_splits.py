@@ -256,6 +256,8 @@ class TestDayWithoutATime:
             (100, 90, (810,), {}, TUESDAY, (10, 1)),
             (100, 90, (900,), {}, MONDAY, (10, 1)),
             (100, 90, (-90, 900), {"description": "REMOVE, From QTY:90, To QTY:900"}, TUESDAY, (10, 1)),
+            (100, 90, (-90, 900), {"description": "ADD, From QTY:-90, To QTY:900"}, TUESDAY, (10, 1)),
+            (-100, -90, (90, -900), {"description": "ADD, From QTY:90, To QTY:-900"}, TUESDAY, (10, 1)),
         ],
     )
     def test_the_side_of_the_days_fills(self, morning, evening, quantities, described, begins, ratio) -> None:
