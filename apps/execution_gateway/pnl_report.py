@@ -50,7 +50,7 @@ from libs.portfolio.closes import (
 )
 from libs.portfolio.days import NEW_YORK, day_start
 from libs.portfolio.fills import ZERO
-from libs.portfolio.pnl import PnlReport, UnclassifiedCash
+from libs.portfolio.pnl import DayUnknown, PnlReport, UnclassifiedCash
 from libs.portfolio.positions import Position
 from libs.portfolio.rounding import rounded_money
 from libs.portfolio.valuation import RowMemory, Valuable, value_positions
@@ -388,20 +388,22 @@ class PnlReporter:
         offset = self._prices.alignment.offset
         day_began = day_start(now.astimezone(NEW_YORK).date())
         moment = _Moment(now + offset, offset, day_began, market.phase, market.session)
-        in_doubt = frozenset() if self._account is None else self._account().unresolved_symbols
+        unresolved = frozenset() if self._account is None else self._account().unresolved_symbols
         inputs = []
         for position in book.open_positions:
             symbol = position.symbol
             known = closes.symbols[symbol]
             mark = self._mark(position, known, feed, moment)
+            day_unknown = None
             if known.undecided_ratio is not None:
                 known = known.settled(mark.price if mark.closing_date is None else None)
-            if symbol in in_doubt:
-                # Shares of before a split beside a price of after it, perhaps: the day is not known.
+                day_unknown = None if known.undecided_ratio is None else DayUnknown.SPLIT
+            if symbol in unresolved:
+                # The shares may be those from before a split, the price one after it: the day is not known.
                 known = known._replace(previous_close=None, overnight_value=None)
-            inputs.append(
-                Valuable(position, day[symbol], mark, known.previous_close, known.overnight_value, market.session)
-            )
+                day_unknown = DayUnknown.ACTIVITY
+            closes_known = known.previous_close, known.overnight_value
+            inputs.append(Valuable(position, day[symbol], mark, *closes_known, market.session, day_unknown))
         return inputs
 
     def missing_closes(self, now: datetime) -> list[Gap]:

@@ -3,12 +3,24 @@
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import NamedTuple
 
 from libs.market_data.freshness import MarkRule, MarkState, PriceSource
 from libs.market_data.trading_sessions import TradingPhase
 from libs.portfolio.fills import ZERO
 from libs.portfolio.rounding import rounded_money
+
+
+class DayUnknown(StrEnum):
+    """Why the day's P&L of a row with a price is not known."""
+
+    PREVIOUS_CLOSE = "previous_close"
+    """The close of the session before is missing."""
+    SPLIT = "split"
+    """Prices do not tell whether that close is one of the shares before a split or after it."""
+    ACTIVITY = "activity"
+    """It is not known what an activity of the account does to the shares; `/health` names it."""
 
 
 class PositionPnl(NamedTuple):
@@ -22,7 +34,7 @@ class PositionPnl(NamedTuple):
     dividends) are exact: from them, `qty` and the prices every figure can be worked out again. `suspect_since` is when
     the venue withdrew the quote without a usable one in its place, None while it has not; `stale_reason` says why a
     stale mark is not live. `streamable` false: no quotes of such a symbol are streamed (an option, a
-    coin, a form that is not known), so that only a close marks it.
+    coin, a form that is not known), so that only a close marks it. `day_unknown` says why a priced row has no day.
     """
 
     symbol: str
@@ -65,6 +77,7 @@ class PositionPnl(NamedTuple):
     stale_reason: str | None
     suspect_since: datetime | None
     streamable: bool
+    day_unknown: DayUnknown | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ DATED_SPLIT: Final = "activity:split:"
 """How the ids of splits begin that an account's activities reported, with a date and no time."""
 _CLEAR: Final = 0.4
 """A price is on one side when it is off by less than this part of the way to the other, in logarithms."""
+_LEAST_JUMP: Final = log(1.2)
+"""A smaller split (21 for 20, a stock dividend) moves the price no further than any day may: that tells nothing."""
 
 
 class SplitSide(StrEnum):
@@ -51,7 +53,7 @@ def new_per_old(split: Adjustment) -> Decimal:
 def side_of(price: Decimal, after: Decimal, ratio: Decimal) -> SplitSide:
     """Compare a price with `after`, another of shares after the split; `ratio` is how many shares one became."""
     whole = log(float(ratio))
-    if not whole or price <= 0 or after <= 0:
+    if abs(whole) < _LEAST_JUMP or price <= 0 or after <= 0:
         return SplitSide.UNCLEAR
     way = log(float(price / after)) / whole
     if abs(way) <= _CLEAR:

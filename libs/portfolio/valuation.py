@@ -12,7 +12,7 @@ from libs.market_data.symbols import is_symbol
 from libs.market_data.trading_sessions import TradingPhase
 from libs.portfolio.days import DayActivity, day_gain
 from libs.portfolio.fills import EXACT, ZERO
-from libs.portfolio.pnl import ClosedPnl, PnlReport, PnlTotals, PositionPnl, StatePnl, UnclassifiedCash
+from libs.portfolio.pnl import ClosedPnl, DayUnknown, PnlReport, PnlTotals, PositionPnl, StatePnl, UnclassifiedCash
 from libs.portfolio.positions import Position
 from libs.portfolio.rounding import PCT_STEP, plain_number, rounded_money, rounded_price, rounded_to
 
@@ -27,7 +27,8 @@ class Valuable(NamedTuple):
     """What one row is computed from.
 
     `previous_close` in USD per share of today, `overnight_value` the exact USD that the overnight shares were worth at
-    it; None when unknown. `session` is which part of the trading day it is.
+    it; None when unknown. `session` is which part of the trading day it is. `day_unknown` says why the day is not known
+    although closes are there; None: nothing is the matter.
     """
 
     position: Position
@@ -36,6 +37,7 @@ class Valuable(NamedTuple):
     previous_close: Decimal | None
     overnight_value: Decimal | None
     session: TradingPhase = TradingPhase.REGULAR
+    day_unknown: DayUnknown | None = None
 
 
 class _Booked(NamedTuple):
@@ -61,7 +63,7 @@ def value_position(asked: Valuable) -> PositionPnl:
 
 
 def _row(asked: Valuable, booked: _Booked) -> PositionPnl:
-    position, day, mark, previous_close, overnight, session = asked
+    position, day, mark, previous_close, overnight, session, day_unknown = asked
     # Computed from what is shown: whoever works it out again from the row finds the same.
     price = rounded_price(mark.price)
     extended_price = rounded_price(mark.extended_price)
@@ -73,6 +75,8 @@ def _row(asked: Valuable, booked: _Booked) -> PositionPnl:
             gain_pct = EXACT.divide(EXACT.multiply(gain, _HUNDRED), position.cost_basis.copy_abs())
         if previous_close is not None and overnight is not None:
             day_pnl = day_gain(day, value, overnight)
+        elif day_unknown is None:
+            day_unknown = DayUnknown.PREVIOUS_CLOSE
         if extended_price is not None:
             extended_pnl = EXACT.multiply(position.qty, EXACT.subtract(extended_price, price))
     exit_price = rounded_price(mark.exit_ask if position.qty < ZERO else mark.exit_bid)
@@ -120,6 +124,7 @@ def _row(asked: Valuable, booked: _Booked) -> PositionPnl:
         mark.stale_reason,
         mark.suspect_since,
         is_symbol(position.symbol),
+        day_unknown,
     )
 
 
@@ -215,7 +220,7 @@ class RowMemory:
 
     def value_position(self, asked: Valuable) -> PositionPnl:
         """Return what `value_position` would."""
-        position, day, mark, previous_close, overnight, session = asked
+        position, day, mark, previous_close, overnight, session, day_unknown = asked
         known = self._known.get(position.symbol)
         # What has not changed is the same object, and comparing that costs next to nothing.
         if known is None or known.asked.position is not position or known.asked.day is not day:
@@ -227,6 +232,7 @@ class RowMemory:
                 and before.previous_close == previous_close
                 and before.overnight_value == overnight
                 and before.session is session
+                and before.day_unknown is day_unknown
             ):
                 # Built from its parts: `_replace` takes twice as long.
                 return PositionPnl._make((*row[:_AGE], _rounded_age(mark), *row[_AGE + 1 :]))

@@ -396,6 +396,6 @@ async def test_random_disconnects_with_fills_in_flight_lose_and_double_nothing(t
 
 def test_an_account_needs_its_keys(tmp_path: Path, redis_url: str) -> None:
     with pytest.raises(ValueError, match="ALPACA_API_KEY"):
-        settings_in(tmp_path, redis_url, position_source="alpaca", alpaca_api_key=None, alpaca_secret_key=None)
+        settings_in(tmp_path, redis_url, position_source="alpaca", alpaca_stream_url=None)
     keys = {"alpaca_api_key": SecretStr("k"), "alpaca_secret_key": SecretStr("s")}
     assert settings_in(tmp_path, redis_url, position_source="alpaca", **keys).position_source == "alpaca"

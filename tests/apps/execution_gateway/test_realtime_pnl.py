@@ -71,6 +71,7 @@ async def test_the_body_has_every_field_of_the_contract(running_gateway: Running
         "extended_pnl": None, "income": 0, "realized_today": 0, "fees_today": 0, "income_today": 0,
         "overnight_qty": row["overnight_qty"], "cost": 15000, "overnight_value": row["overnight_value"],
         "day_cash": row["day_cash"], "suspect_since": None, "stale_reason": None, "streamable": True,
+        "day_unknown": None,
     }  # fmt: skip
     assert row["session"] in {"pre", "regular", "post", "closed"}
     assert (body["complete"], body["unpriced"], body["total_unrealized"]) == (False, ["AAPL"], 0)

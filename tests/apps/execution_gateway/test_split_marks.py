@@ -97,6 +97,22 @@ class TestCloses:
             row = await row_of(gateway)
         assert (row["current_price"], row["previous_close"], row["day_pnl"]) == (121, 121, 0)
 
+    async def test_a_close_on_neither_side_of_a_split_leaves_the_day_unknown(
+        self, tmp_path: Path, redis_url: str
+    ) -> None:
+        closes = {("NVDA", FRIDAY): "1200", ("NVDA", MONDAY): "400"}
+        async with gateway_at(MORNING, tmp_path, redis_url, closes) as gateway:
+            await buy(gateway, 100, 1000)
+            await record(gateway, **SPLIT | {"date": "2025-10-20", "adjustment_id": "activity:split:NVDA:1"})
+            row = await row_of(gateway)
+        assert (row["day_pnl"], row["previous_close"], row["day_unknown"]) == (None, None, "split")
+
+    async def test_a_missing_previous_close_is_named(self, tmp_path: Path, redis_url: str) -> None:
+        async with gateway_at(EVENING, tmp_path, redis_url, {("NVDA", TUESDAY): "1210"}) as gateway:
+            await buy(gateway, 100, 1000)
+            row = await row_of(gateway)
+        assert (row["current_price"], row["day_pnl"], row["day_unknown"]) == (1210, None, "previous_close")
+
     async def test_a_split_that_is_void_again_leaves_them_alone(self, tmp_path: Path, redis_url: str) -> None:
         async with gateway_at(MORNING, tmp_path, redis_url) as gateway:
             await buy(gateway, 100, 1000)

@@ -97,6 +97,8 @@ def test_a_price_of_the_day_that_is_not_split_yet() -> None:
         ("5", "50", "0.1", SplitSide.BEFORE),
         ("0", "50", "2", SplitSide.UNCLEAR),
         ("50", "50", "1", SplitSide.UNCLEAR),
+        ("105", "100", "1.05", SplitSide.UNCLEAR),
+        ("100", "100", "1.05", SplitSide.UNCLEAR),
     ],
 )
 def test_sides(price, after, ratio, side) -> None:

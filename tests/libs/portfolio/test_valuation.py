@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from libs.market_data.freshness import UNAVAILABLE, Mark, MarkRule, MarkState, PriceSource
 from libs.portfolio.fills import EXACT, ZERO, Fill
-from libs.portfolio.pnl import ClosedPnl
+from libs.portfolio.pnl import ClosedPnl, DayUnknown
 from libs.portfolio.positions import flat, fold_fills
 from libs.portfolio.rounding import CENT, plain_number, rounded_money, rounded_price
 from libs.portfolio.valuation import RowMemory, total_pnl, value_position, value_positions
@@ -79,6 +79,7 @@ def test_the_sample_of_the_contract() -> None:
         "suspect_since": None,
         "stale_reason": None,
         "streamable": True,
+        "day_unknown": None,
     }
     assert [str(number) for number in (row.unrealized_pnl, row.qty, row.avg_entry_price, row.realized_pnl)] == [
         "200.00",
@@ -94,6 +95,14 @@ def test_the_sample_of_the_contract() -> None:
 )
 def test_a_row_says_whether_its_symbol_is_streamed(symbol: str, is_streamable: bool) -> None:
     assert valued(flat(symbol), HELD, UNAVAILABLE, None).streamable is is_streamable
+
+
+def test_a_row_says_why_its_day_is_unknown() -> None:
+    asked = valuable(fold_fills([fill(100, 150)]), HELD, MARK, None)
+    rows = RowMemory()
+    assert rows.value_position(asked).day_unknown is DayUnknown.PREVIOUS_CLOSE
+    assert rows.value_position(asked._replace(day_unknown=DayUnknown.ACTIVITY)).day_unknown is DayUnknown.ACTIVITY
+    assert rows.value_position(asked).day_unknown is DayUnknown.PREVIOUS_CLOSE
 
 
 def test_a_short_gains_when_the_price_falls() -> None:
