@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import structlog
 from fastapi import FastAPI
@@ -66,7 +66,7 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
         fetch_latest_quotes=(lambda symbols: rest.latest_quotes(symbols, feed)) if feed in FEEDS_OVER_REST else None,
         wants_trades=settings.mark_rule == "last",
         fetch_latest_trades=(lambda symbols: rest.latest_trades(symbols, feed)) if feed in FEEDS_OVER_REST else None,
-        is_market_open=lambda: clock.current(_utc_now()).phase is MarketPhase.OPEN,
+        is_market_open=lambda: clock.current(check.now()).phase is MarketPhase.OPEN,
         account_time=account_time,
         is_late_by_design=lambda: feed == DELAYED_FEED or service.mode is Mode.REPLAY,
     )
@@ -107,6 +107,7 @@ def build_service(settings: MarketDataSettings, supervisor: Supervisor) -> Marke
     )
 
     def correct_times(by: timedelta) -> None:
+        clock.shift(by)
         latest.shift_received(by)
         writer.wake()
         announcer.announce_soon()
@@ -141,8 +142,8 @@ def create_app(settings: MarketDataSettings, supervisor: Supervisor | None = Non
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         log.info("market_data_service_started", version=VERSION, feed=settings.alpaca_feed, url=settings.stream_url)
-        await service.clock.state(_utc_now())
-        owner.spawn("market-clock", lambda: service.clock.keep_current(_utc_now))
+        await service.clock.state(service.clock_check.now())
+        owner.spawn("market-clock", lambda: service.clock.keep_current(service.clock_check.now))
         owner.spawn("clock-check", service.clock_check.run)
         # Before the stream, so that it is stopped after it: the lease must outlast the connection.
         owner.spawn("leadership", service.leadership.run)
@@ -191,10 +192,6 @@ async def _shut_down(service: MarketDataService) -> None:
     await service.rest.aclose()
     await service.redis.aclose()
     log.info("market_data_service_stopped")
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """The service's HTTP interface: what is subscribed, what the prices are, how the service is."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -216,7 +216,7 @@ async def health(request: Request) -> Response:
     """Tell how the service is, with reasons. Always 200."""
     service = _service(request)
     stream, link, sync, leadership = service.stream, service.stream.link, service.sync, service.leadership
-    market = service.clock.current(datetime.now(UTC))
+    market = service.clock.current(service.clock_check.now())
     reasons = service.reasons()
     fault, age_s = link.last_fault, service.last_frame_age_s
     return _json(

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import assert_never
 
 from apps.market_data_service.leadership import Leadership
@@ -68,7 +67,7 @@ class MarketDataService:
             feed=self.settings.alpaca_feed,
             mode=self.mode,
             symbols=self.stream.confirmed,
-            market=self.clock.current(datetime.now(UTC)).phase,
+            market=self.clock.current(self.clock_check.now()).phase,
             halted=self.stream.halted,
             doubted=self.stream.doubted | self.writer.unwritable,
             instance=self.lease.instance,

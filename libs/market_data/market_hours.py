@@ -223,6 +223,13 @@ class MarketClock:
                 await self._refresh(now)
         return self.current(now)
 
+    def shift(self, by: timedelta) -> None:
+        """Correct when was asked and answered: the clock that said so was off by so much."""
+        if self._asked_at != _LONG_AGO:
+            self._asked_at += by
+        if self._answer is not None:
+            self._answered_at += by
+
     async def keep_current(self, now: Callable[[], datetime]) -> None:
         """Ask again before each answer runs out, and at each change. Runs until cancelled."""
         while True:
@@ -231,7 +238,8 @@ class MarketClock:
             await asyncio.sleep(self._pause_s(now()))
 
     async def _refresh(self, now: datetime) -> None:
-        if self._ask is not None and now - self._asked_at >= self._least_pause():
+        # Either sign: where our clock was set back, the times from before lie ahead.
+        if self._ask is not None and abs(now - self._asked_at) >= self._least_pause():
             self._asked_at = now
             try:
                 async with asyncio.timeout(_PATIENCE_S):
@@ -239,7 +247,8 @@ class MarketClock:
             except Exception as error:  # noqa: BLE001 - whatever went wrong, the calendar answers; counted and shown
                 self._note_fault(error)
             else:
-                self._answer, self._answered_at, self._faults_in_a_row = answer, now, 0
+                # Asking may have corrected our clock, and `_asked_at` with it.
+                self._answer, self._answered_at, self._faults_in_a_row = answer, self._asked_at, 0
                 self.simulator_mode, self.last_error = answer.simulator_mode, None
         if not self._hours.is_loaded and not (self._answer is not None and self._holds(self._answer, now)):
             await asyncio.to_thread(self._hours.load)
@@ -247,7 +256,7 @@ class MarketClock:
     def _holds(self, answer: AccountClock, now: datetime) -> bool:
         """Say whether `answer` is young enough. A next change already past when it was given says nothing."""
         is_before_change = now < answer.next_change or answer.next_change <= self._answered_at
-        return is_before_change and now - self._answered_at < ANSWER_HOLDS
+        return is_before_change and abs(now - self._answered_at) < ANSWER_HOLDS
 
     def _least_pause(self) -> timedelta:
         return self._after_fault() if self.last_error is not None else _ASK_AT_MOST

@@ -187,6 +187,41 @@ class TestTheClock:
         assert (await clock.state(SUNDAY + timedelta(seconds=60))).said_by is SaidBy.CALENDAR
         assert clock.simulator_mode is Mode.SIMULATED
 
+    async def test_a_clock_of_ours_that_is_set_back_makes_no_answer_hold_longer(self, hours: MarketHours) -> None:
+        """Ours was an hour ahead when the account said "open until noon"; then it is set right, and noon comes."""
+        noon = MONDAY_NOON
+        account = Account(open_until(noon))
+        clock = MarketClock(account, hours)
+        await clock.state(noon + timedelta(minutes=30))
+        account.answer = AccountClock(is_open=False, next_change=noon + timedelta(hours=20))
+        after = noon + timedelta(seconds=1)
+        assert clock.current(after).said_by is SaidBy.CALENDAR
+        assert (await clock.state(after)).phase is MarketPhase.CLOSED
+        assert account.times_asked == 2
+
+    @pytest.mark.parametrize("by_s", [-3600, 3600])
+    async def test_an_answer_holds_on_when_our_clock_is_corrected(self, by_s: int, hours: MarketHours) -> None:
+        account, by = Account(open_until(SUNDAY + timedelta(hours=9))), timedelta(seconds=by_s)
+        clock = MarketClock(account, hours)
+        clock.shift(by)  # before anything was asked
+        await clock.state(SUNDAY)
+        clock.shift(by)
+        held = clock.current(SUNDAY + by + timedelta(seconds=59))
+        assert (held.said_by, held.checked_at) == (SaidBy.ACCOUNT_CLOCK, SUNDAY + by)
+        await clock.state(SUNDAY + by + timedelta(seconds=61))
+        assert account.times_asked == 2
+
+    async def test_a_question_that_corrects_our_clock_holds_as_long_as_any(self, hours: MarketHours) -> None:
+        by = timedelta(seconds=3600)
+
+        async def ask() -> AccountClock:
+            clock.shift(by)
+            return open_until(SUNDAY + timedelta(hours=9))
+
+        clock = MarketClock(ask, hours)
+        await clock.state(SUNDAY)
+        assert clock.current(SUNDAY + by + timedelta(seconds=59)).said_by is SaidBy.ACCOUNT_CLOCK
+
     async def test_does_not_hammer_a_failing_account(self, hours: MarketHours) -> None:
         account = Account(OSError("gone"))
         clock = MarketClock(account, hours)
