@@ -360,7 +360,7 @@ class LatestQuotes:
             epoch=held.epoch,
             seq=held.seq,
             last=None if last is None or last.price is None else exact(last.price),
-            last_timestamp=None if last is None else last.timestamp,
+            last_timestamp=None if last is None else _traded_at(last),
             last_size=None if last is None else _shares(last.size),
             instance=self.instance,
             mode=self.mode,
@@ -376,9 +376,13 @@ class LatestQuotes:
 def _is_traded_since(held: _Held, suspicion: Suspicion) -> bool:
     """Say whether the last trade is news that came after the held quote was withdrawn."""
     last = held.last
-    if last is None or last is held.published_last or last.timestamp is None:
-        return False
-    return last.timestamp > suspicion.since
+    traded_at = None if last is None or last is held.published_last else _traded_at(last)
+    return traded_at is not None and traded_at > suspicion.since
+
+
+def _traded_at(trade: Trade) -> datetime | None:
+    """Return when `trade` was made, never later than it came: a clock ahead of ours proves nothing."""
+    return None if trade.timestamp is None else min(trade.timestamp, trade.received_at)
 
 
 def _shares(size: float | None) -> Decimal | None:

@@ -13,6 +13,7 @@ from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.prices import Price, PriceWrite
 from libs.market_data.quote_intake import QuoteIntake
 from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable, usable_sides
+from libs.market_data.suspect_marks import has_later_trade
 from libs.market_data.suspect_quotes import Rejection, SuspectQuotes
 from tests.support.quotes import NOON, make_quote, make_trade
 
@@ -142,6 +143,16 @@ def test_rejections_renew_no_life_in_the_cache_and_a_good_quote_or_a_later_trade
     feed.stream(make_quote(at_s=220))
     ages.append(write.age_s if (write := feed.take(220.0)) else None)
     assert ages == [10, 20, 200, 210, 0, 0]
+
+
+def test_a_trade_stamped_ahead_of_us_is_no_later_than_it_came(feed: Feed) -> None:
+    """A print from before the withdrawal must not mark as one from after it, whatever its venue's clock says."""
+    feed.latest.take_trade(make_trade(price=150.0, timestamp=at(59), received_at=at(1)))
+    for second in (2, 3):
+        feed.stream(make_quote(bid=0.0, ask=149.0, at_s=second))
+    assert (feed.price().last_timestamp, has_later_trade(feed.price())) == (at(1), False)
+    feed.latest.take_trade(make_trade(2, price=124.0, timestamp=at(62), received_at=at(4)))
+    assert (feed.price().last_timestamp, has_later_trade(feed.price())) == (at(4), True)
 
 
 def test_a_single_spoiled_copy_between_good_ones_leaves_nothing(feed: Feed) -> None:
