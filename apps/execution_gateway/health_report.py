@@ -106,7 +106,8 @@ def _foreign_mode_reason(feed: FeedView, account: Mode) -> Reason:
     return Reason(
         "foreign_mode",
         f"the account's money is {account}, the prices are {feed.mode}: they mark nothing here. Have the market data "
-        "service stream from Alpaca (unset ALPACA_STREAM_URL), or give each system its own REDIS_NAMESPACE",
+        "service stream from Alpaca (unset ALPACA_STREAM_URL), or give each system its own REDIS_NAMESPACE. To try "
+        "things out with such prices, start the gateway with the market data service's ALPACA_STREAM_URL too",
         Health.UNHEALTHY,
     )
 
