@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from apps.execution_gateway.announcements import PositionAnnouncer
 from apps.execution_gateway.answers import Answers
 from apps.execution_gateway.body_limits import BodyLimits
+from apps.execution_gateway.body_schemas import pnl_components
 from apps.execution_gateway.database import (
     BookUnavailableError,
     DatabaseError,
@@ -309,7 +310,13 @@ def create_app(
     app.state.gateway = gateway
     app.state.answers = answers
     install_problem_handlers(app)
-    install_api_schema(app, is_guarded=settings.api_token is not None, open_paths=OPEN_PATHS, any_request=[503])
+    install_api_schema(
+        app,
+        is_guarded=settings.api_token is not None,
+        open_paths=OPEN_PATHS,
+        any_request=[503],
+        components=pnl_components(),
+    )
     install_error_handlers(app)
     meters = GatewayMeters(
         gateway.prices,

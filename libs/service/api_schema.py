@@ -3,7 +3,7 @@
 What a route may refuse stands with the route (`problem_responses`); what any request may meet is added here.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ _PROBLEM: Final = {
 
 Responses = dict[int | str, dict[str, Any]]
 
+_NO_COMPONENTS: Final[Mapping[str, Any]] = {}
+
 
 def problem_responses(*statuses: int) -> Responses:
     """Return what a route's `responses` says of these failures."""
@@ -37,9 +39,14 @@ def problem_responses(*statuses: int) -> Responses:
 
 
 def install_api_schema(
-    app: FastAPI, *, is_guarded: bool, open_paths: Collection[str] = (), any_request: Iterable[int] = ()
+    app: FastAPI,
+    *,
+    is_guarded: bool,
+    open_paths: Collection[str] = (),
+    any_request: Iterable[int] = (),
+    components: Mapping[str, Any] = _NO_COMPONENTS,
 ) -> None:
-    """Let `app` describe itself completely.
+    """Let `app` describe itself completely. `components`: schemas of bodies that its routes refer to, by name.
 
     `is_guarded`: a token is asked for, except on `open_paths`. `any_request` are failures that any request may meet,
     besides 401 or 403, 408 for a body that does not arrive, and 413 for too long a one.
@@ -52,6 +59,7 @@ def install_api_schema(
         schema = described()
         if is_new:
             _complete(schema, usual, open_paths, is_guarded=is_guarded)
+            schema["components"]["schemas"].update(components)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the schema

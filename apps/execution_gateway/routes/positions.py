@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from apps.execution_gateway.answers import Answers
 from apps.execution_gateway.bodies import CostMethod
+from apps.execution_gateway.body_schemas import PNL_SCHEMA
 from apps.execution_gateway.input_fields import FieldFault, InvalidInputError, shown
 from apps.execution_gateway.pnl_feed import PnlFeed, PnlReader
 from apps.execution_gateway.pnl_report import PnlReporter
@@ -65,7 +66,7 @@ def positions_routes(answers: Answers, reporter: PnlReporter, feed: PnlFeed, sec
         """Return our figures beside the account's own, each difference with its causes."""
         return Response(await answers.parity.get(), media_type=JSON, headers=_FRESH)
 
-    @router.get("/pnl/realtime")
+    @router.get("/pnl/realtime", responses={200: {"content": {JSON: {"schema": PNL_SCHEMA}}}})
     async def realtime_pnl() -> Response:
         """Return the P&L as of now; each row says how good its price is."""
         with seconds.time():

@@ -80,6 +80,27 @@ async def test_the_body_has_every_field_of_the_contract(running_gateway: Running
     assert state == {"state": "unpriced", "positions": 1, "unrealized_pnl": None, "market_value": None, "day_pnl": None}
 
 
+async def test_openapi_describes_every_field_of_the_body(running_gateway: RunningGateway, redis_client: RedisClient):
+    await running_gateway.fill("AAPL", 100, "150.00")
+    await PriceCache(redis_client, 300).write([PriceWrite(price(), publish=False)])
+    body = await running_gateway.get(REALTIME)
+    document = await running_gateway.get("/openapi.json")
+    schemas = document["components"]["schemas"]
+    answer = document["paths"][REALTIME]["get"]["responses"]["200"]["content"]["application/json"]
+    assert answer["schema"] == {"$ref": "#/components/schemas/PnlBody"}
+    described = {
+        "PnlBody": (body, {"removed"}),
+        "PnlRow": (body["positions"][0], set()),
+        "FeedBody": (body["feed"], set()),
+        "ClosedBody": (body["closed"], set()),
+        "StateBody": (body["states"][0], set()),
+    }
+    for name, (part, only_in_updates) in described.items():
+        assert schemas[name]["properties"].keys() - only_in_updates == part.keys(), name
+    assert schemas["PnlRow"]["properties"]["qty"] == {"type": "number"}
+    assert "stale" in schemas["PriceSource"]["enum"]
+
+
 async def test_an_empty_book_is_complete(running_gateway: RunningGateway):
     body = await running_gateway.get(REALTIME)
     assert (body["positions"], body["total_unrealized"], body["complete"]) == ([], 0, True)
