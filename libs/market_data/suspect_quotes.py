@@ -65,6 +65,11 @@ class Suspicion:
         earlier = [time for time in (self.since, self.newest_time, held_time) if time is not None]
         return quote.timestamp is not None and quote.timestamp > max(earlier)
 
+    def following(self, earlier: "Suspicion") -> "Suspicion":
+        """Return the same as the next of `earlier`, which nothing has ended."""
+        newest_time = _later(self.newest_time, earlier.newest_time)
+        return replace(self, since=min(self.since, earlier.since), quotes=SEVERAL, newest_time=newest_time)
+
 
 @dataclass(slots=True)
 class SuspectQuotes:
@@ -114,9 +119,9 @@ class SuspectQuotes:
     def recall(self, price: Price, held: Quote) -> bool:
         """Take over what an earlier process wrote of a symbol; return whether that makes `held` suspect.
 
-        Two processes may have been told different things of one symbol: what this one knows counts more.
+        What this process knows of newer quotes counts more, but began no sooner: it must not make `held` young again.
         """
-        if price.suspect_since is None or price.symbol in self._known:
+        if price.suspect_since is None:
             return False
         suspicion = Suspicion(
             price.suspect_since,
@@ -128,7 +133,8 @@ class SuspectQuotes:
         )
         if suspicion.is_ended_by(held, price.timestamp):
             return False
-        self._known[price.symbol] = suspicion
+        known = self._known.get(price.symbol)
+        self._known[price.symbol] = suspicion if known is None else known.following(suspicion)
         return True
 
     def shift(self, by: timedelta) -> Collection[str]:

@@ -13,7 +13,7 @@ from libs.market_data.latest_quotes import LatestQuotes
 from libs.market_data.prices import Price, PriceWrite
 from libs.market_data.quote_intake import QuoteIntake
 from libs.market_data.quotes import Quote, QuoteOrigin, Unmarkable, usable_sides
-from libs.market_data.suspect_marks import has_later_trade
+from libs.market_data.suspect_marks import has_later_trade, is_overdue
 from libs.market_data.suspect_quotes import Rejection, SuspectQuotes
 from tests.support.quotes import NOON, make_quote, make_trade
 
@@ -239,6 +239,22 @@ def test_a_new_process_takes_over_what_the_last_one_wrote(held_at_s: float, *, i
     assert (feed.price().suspect_since == at(10)) is is_suspect
     if is_suspect:
         assert (feed.price().suspect_quotes, feed.price().newest_ask) == (2, 149)
+
+
+def test_a_price_that_was_suspect_before_a_restart_is_not_live_again_for_a_while() -> None:
+    """The new process has a quote rejected before REST shows it the withdrawn one: suspect since 10 s, not 200 s."""
+    old = make_feed()
+    old.stream(make_quote(bid=149.99, ask=150.01))
+    old.stream(make_quote(bid=0.0, ask=149.0, at_s=10))
+    feed = make_feed()
+    feed.stream(make_quote(bid=0.0, ask=148.0, at_s=200))
+    feed.fetch(make_quote(bid=149.99, ask=150.01, received_at=at(201)))
+    feed.latest.recall(["AAPL"], [old.price()])
+    price = feed.price()
+    assert (price.suspect_since, price.suspect_quotes, price.newest_ask) == (at(10), 2, 148)
+    assert is_overdue(price, at(201), 15)
+    feed.fetch(make_quote(bid=147.99, ask=148.01, timestamp=at(200.5), received_at=at(202)))
+    assert feed.price().suspect_since is None
 
 
 def test_what_the_stream_has_brought_needs_no_word_of_an_earlier_process(feed: Feed) -> None:
