@@ -117,7 +117,7 @@ class SuspectQuotes:
             del self._known[quote.symbol]
 
     def recall(self, price: Price, held: Quote) -> bool:
-        """Take over what an earlier process wrote of a symbol; return whether that makes `held` suspect.
+        """Take over what an earlier process wrote of a symbol; return whether that is news of `held`.
 
         What this process knows of newer quotes counts more, but began no sooner: it must not make `held` young again.
         """
@@ -134,8 +134,9 @@ class SuspectQuotes:
         if suspicion.is_ended_by(held, price.timestamp):
             return False
         known = self._known.get(price.symbol)
-        self._known[price.symbol] = suspicion if known is None else known.following(suspicion)
-        return True
+        recalled = suspicion if known is None else known.following(suspicion)
+        self._known[price.symbol] = recalled
+        return recalled != known
 
     def shift(self, by: timedelta) -> Collection[str]:
         """Correct when symbols became suspect: our clock was off by so much. Return those symbols."""
