@@ -25,6 +25,7 @@ from libs.broker.activity_results import (
 )
 from libs.broker.cash_activities import cash_of_action, fee_in_coins, read_cash
 from libs.broker.executions import Activity, Standing, standing_of
+from libs.broker.option_changes import read_option_changes
 from libs.broker.reorganizations import REORGANIZATIONS, read_reorganizations
 from libs.broker.share_moves import read_moves, read_renamings
 from libs.broker.splits import read_split, split_ids_of
@@ -33,7 +34,8 @@ from libs.portfolio.fills import EXACT, ZERO
 
 _SPLITS: Final = frozenset({"SPLIT", "SSP", "FSPLIT", "RSPLIT"})
 _RENAMINGS: Final = frozenset({"NC", "SC"})
-_TRANSFERS: Final = REORGANIZATIONS | {"ACATS", "JNLS", "OPEXP", "OPASN", "OPXRC", "OPEXC", "OPTRD", "OPCA"}
+_TRANSFERS: Final = REORGANIZATIONS | {"ACATS", "JNLS", "OPEXP", "OPASN", "OPXRC", "OPEXC", "OPTRD"}
+_OPTION_CHANGES: Final = "OPCA"
 _STOCK_DIVIDEND: Final = "SDIV"
 _HALF_A_CENT: Final = Decimal("0.005")
 
@@ -47,6 +49,7 @@ def apply_activities(activities: Iterable[Activity], held: HeldBefore, known: Kn
     parts += [read_split(entries, held, sorted_out.is_cut, known) for entries in sorted_out.splits.values()]
     parts += [read_renamings(entries, held) for entries in sorted_out.renamings.values()]
     parts += [read_moves(entries, held) for entries in sorted_out.moves.values()]
+    parts += [read_option_changes(entries, held, known) for entries in sorted_out.option_changes.values()]
     parts += [_fee_in_coins(one, held) for one in sorted_out.coins]
     parts.append(_paid_beside(sorted_out))
     parts.append(read_reorganizations(sorted_out.reorganizations, held, known))
@@ -54,7 +57,7 @@ def apply_activities(activities: Iterable[Activity], held: HeldBefore, known: Kn
         tuple(one for part in parts for one in part.adjustments),
         tuple(one for part in parts for one in part.cash),
         (*sorted_out.not_yet, *(one for part in parts for one in part.waiting)),
-        sorted_out.undone_ids(),
+        (*sorted_out.undone_ids(), *(name for part in parts for name in part.undone)),
         tuple(one for part in parts for one in part.unhandled),
         frozenset(name for part in parts for name in part.plain),
     )
@@ -68,6 +71,7 @@ class _Sorted:
         self.splits: dict[tuple[str, date], list[Activity]] = defaultdict(list)
         self.renamings: dict[date, list[Activity]] = defaultdict(list)
         self.moves: dict[tuple[str, str, date], list[Activity]] = defaultdict(list)
+        self.option_changes: dict[date, list[Activity]] = defaultdict(list)
         self.coins: list[Activity] = []
         self.reorganizations: list[Activity] = []
         self.not_yet: list[Activity] = []
@@ -87,6 +91,8 @@ class _Sorted:
             self.coins.append(activity)
         elif kind in REORGANIZATIONS and activity.symbol is not None:
             self.reorganizations.append(activity)
+        elif kind == _OPTION_CHANGES and activity.symbol is not None:
+            self.option_changes[activity.date].append(activity)
         elif kind in _TRANSFERS and activity.symbol is not None:
             self.moves[kind, activity.description or activity.symbol, activity.date].append(activity)
         else:
@@ -103,7 +109,7 @@ class _Sorted:
         for activity in self.undone:
             kind = activity.kind.partition(".")[0]
             ids[adjustment_id_of(activity)] = None
-            if kind in _SPLITS | _RENAMINGS | _TRANSFERS or fee_in_coins(activity) is not None:
+            if kind in _SPLITS | _RENAMINGS | _TRANSFERS | {_OPTION_CHANGES} or fee_in_coins(activity) is not None:
                 ids[cash_id_of(activity)] = None
             if fee_in_coins(activity) is not None:
                 ids[fee_id_of(activity)] = None
@@ -136,7 +142,7 @@ def _single(activity: Activity) -> Adjustment | Unhandled | None:
     kind, amount = activity.kind, activity.net_amount
     if _is_in_shares(activity):
         return adjustment_of(activity, AdjustmentKind.MOVE, qty=activity.qty, amount=ZERO)
-    if kind.partition(".")[0] in _SPLITS | _TRANSFERS and not amount:
+    if kind.partition(".")[0] in _SPLITS | _TRANSFERS | {_OPTION_CHANGES} and not amount:
         return Unhandled(activity, "no symbol")
     return read_cash(activity)
 

@@ -219,6 +219,9 @@ def _read_event(event: _Event, held: HeldBefore, known: Known) -> Applied:
         return _read_one_way(event, moving, held, known)
     if not event.is_whole and not (event.lacks_a_fraction and known.have_waited(moving)):
         return Applied(waiting=event.entries)
+    alone = [one for one in event.entries if _was_read_alone(one, event, known)]
+    if alone:
+        return _read_rest(event, alone, held)
     if len({one.symbol for one in event.outs}) > 1:
         return _unhandled(event, "shares of several symbols leave at once")
     values = _values(event)
@@ -269,6 +272,31 @@ def _paid_out(event: _Event, held: HeldBefore) -> Applied:
     nothing = tuple(one for one in event.entries if not one.qty and not one.net_amount)
     plain = frozenset(one.adjustment_id for one in cash)
     return Applied((*left.adjustments, *cash), nothing, unhandled=left.unhandled, plain=plain)
+
+
+def _was_read_alone(one: Activity, event: _Event, known: Known) -> bool:
+    """Say whether an entry's shares were bought or sold for cash before the rest of its event was reported."""
+    if one in event.outs:
+        return not one.net_amount and cash_id_of(one) in known.recorded
+    is_recorded = adjustment_id_of(one) in known.recorded
+    return _is_bought(one) and is_recorded and cash_id_of(one) not in known.recorded
+
+
+def _read_rest(event: _Event, alone: Sequence[Activity], held: HeldBefore) -> Applied:
+    """Read what came after a part of the event was read alone, so that no cost is lost or counts twice.
+
+    The cost of shares that are gone is realized; shares that come in have none, for it has been realized, or paid.
+    """
+    rest = [one for one in event.entries if one not in alone]
+    outs = [one for one in rest if one in event.outs]
+    gone = [replace(one, net_amount=one.net_amount or ZERO, sub_kind=WORTHLESS_REMOVAL) for one in outs]
+    left = read_moves(gone, held)
+    ins = [one for one in rest if one in event.ins]
+    came = [adjustment_of(one, AdjustmentKind.MOVE, qty=one.qty, amount=ZERO) for one in ins]
+    cash = _cash(_Event(tuple(one for one in rest if one not in outs), event.side))
+    others = (*alone, *(one for one in rest if not one.qty and not one.net_amount))
+    plain = frozenset(one.adjustment_id for one in cash)
+    return Applied((*left.adjustments, *came, *cash), others, unhandled=left.unhandled, plain=plain)
 
 
 def _alone(event: _Event) -> list[Activity]:

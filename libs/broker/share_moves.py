@@ -3,14 +3,14 @@
 Effective at the beginning of the New York date that the broker books it under.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
 from libs.broker.activity_results import Applied, HeldBefore, Unhandled, adjustment_of, cash_id_of
-from libs.broker.cash_activities import cash_of_action
+from libs.broker.cash_activities import OUTSIDE, cash_of_action
 from libs.broker.executions import Activity
 from libs.broker.instruments import OPTION_MULTIPLIER, is_option
 from libs.broker.reconcile import OurPosition
@@ -25,22 +25,41 @@ _OPTION_ENDS: Final = frozenset({"OPEXP", "OPASN", "OPXRC", "OPEXC"})
 
 
 def read_renamings(entries: Sequence[Activity], held: HeldBefore) -> Applied:
-    """Pair the entries of one date: as many shares as leave one symbol come in under another."""
+    """Pair the entries of one date: as many shares as leave one symbol come in under another.
+
+    What could be paired in several ways waits: each way would put the cost of one company to another.
+    """
     adjustments: list[Adjustment] = []
     cash: list[Activity] = []
     left = list(entries)
-    for one in entries:
-        other = next((other for other in left if one in left and _is_counterpart(one, other)), None)
-        if other is None:
-            continue
-        left.remove(one)
-        left.remove(other)
-        old, new = _old_and_new(one, other, held)
-        if old.symbol == new.symbol:
-            cash += (old, new)  # another CUSIP, the same symbol: nothing for us
-        else:
-            adjustments.append(adjustment_of(old, AdjustmentKind.SYMBOL_CHANGE, new_symbol=new.symbol))
+    for are_alike in (_are_of_one_symbol, _are_of_one_event, _may_be_of_one_event):
+        pairs = _clear_pairs(left, are_alike)
+        for one, other in pairs:
+            left = [entry for entry in left if entry not in (one, other)]
+            old, new = _old_and_new(one, other, held)
+            if old.symbol == new.symbol:
+                cash += (old, new)  # another CUSIP, the same symbol: nothing for us
+            else:
+                adjustments.append(adjustment_of(old, AdjustmentKind.SYMBOL_CHANGE, new_symbol=new.symbol))
     return Applied(tuple(adjustments), tuple(cash), waiting=tuple(left))
+
+
+def _clear_pairs(
+    entries: Sequence[Activity], are_alike: Callable[[Activity, Activity], bool]
+) -> list[tuple[Activity, Activity]]:
+    """Return the entries that have one counterpart each, and are its only one."""
+    fitting = {
+        one.activity_id: [other for other in entries if _is_counterpart(one, other) and are_alike(one, other)]
+        for one in entries
+    }
+    clear = {name: found[0] for name, found in fitting.items() if len(found) == 1}
+    return [
+        (one, other)
+        for one in entries
+        if (other := clear.get(one.activity_id)) is not None
+        and clear.get(other.activity_id) is one
+        and one.activity_id < other.activity_id
+    ]
 
 
 def _is_counterpart(one: Activity, other: Activity) -> bool:
@@ -52,8 +71,21 @@ def _is_counterpart(one: Activity, other: Activity) -> bool:
         and one.qty == other.qty.copy_negate()
         and one.symbol is not None
         and other.symbol is not None
-        and one.description == other.description
     )
+
+
+def _are_of_one_symbol(one: Activity, other: Activity) -> bool:
+    return one.symbol == other.symbol
+
+
+def _are_of_one_event(one: Activity, other: Activity) -> bool:
+    return one.description == other.description and one.price == other.price
+
+
+def _may_be_of_one_event(one: Activity, other: Activity) -> bool:
+    """Say whether the descriptions are of the two entries rather than of two events."""
+    is_told = all((entry.description or "").upper().startswith(("ADD", "REMOVE")) for entry in (one, other))
+    return is_told and (one.price == other.price or one.price is None or other.price is None)
 
 
 def _old_and_new(one: Activity, other: Activity, held: HeldBefore) -> tuple[Activity, Activity]:
@@ -178,7 +210,7 @@ def _cost_of_opened(cash: Decimal, qty: Decimal, closed: Decimal) -> Decimal:
 def _cash_of(activity: Activity) -> Decimal | None:
     """Return the signed cash that an entry's own shares were paid with; None when they only moved."""
     kind, qty = activity.kind.partition(".")[0], activity.qty or ZERO
-    if activity.net_amount:
+    if activity.net_amount and kind not in OUTSIDE:  # what a transfer of shares names is what they are worth
         return activity.net_amount
     if kind == "OPTRD" and activity.price is not None:
         return EXACT.multiply(qty.copy_negate(), _unit_price(activity))

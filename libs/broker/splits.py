@@ -29,13 +29,17 @@ IsCut = Callable[[str, date], bool]
 """Says whether cash was paid in lieu of a fraction of a symbol's shares on a date: what is left may be whole shares."""
 
 
-def split_ids_of(activity: Activity) -> tuple[str, str, str]:
+def split_ids_of(activity: Activity) -> tuple[str, ...]:
     """Return the ledger's ids of the split that an entry belongs to, of its fraction, and of what that realized.
 
-    A symbol has one split on a date.
+    A symbol has one split on a date. It may have been read of one entry alone before, under a name of its own.
     """
     split = f"activity:split:{activity.symbol}:{activity.date}"
-    return split, *_fraction_ids_of(split)
+    return split, *_fraction_ids_of(split), *_lone_ids_of(split)
+
+
+def _lone_ids_of(split_id: str) -> tuple[str, str, str]:
+    return f"{split_id}:added", *_fraction_ids_of(f"{split_id}:added")
 
 
 def _fraction_ids_of(split_id: str) -> tuple[str, str]:
@@ -50,8 +54,11 @@ def read_split(entries: Sequence[Activity], held: HeldBefore, is_cut: IsCut, kno
     first = entries[0]
     symbol, quantities = first.symbol or "", [one.qty for one in entries if one.qty]
     before = held(symbol, first.date)
+    undone: tuple[str, ...] = ()
+    split_id = split_ids_of(first)[0]
     match quantities:
         case [one, other]:
+            undone = tuple(name for name in _lone_ids_of(split_id) if name in known.recorded)
             # What leaves has the sign that the holding has not.
             removed, new = sorted((one, other), reverse=before.qty < ZERO)
             old = removed.copy_negate()
@@ -60,6 +67,8 @@ def read_split(entries: Sequence[Activity], held: HeldBefore, is_cut: IsCut, kno
         case [added]:
             old = _old_of(added, before.qty, held(symbol, _next(first.date)).qty)
             new = EXACT.add(old, added)
+            if split_id not in known.recorded:
+                split_id = _lone_ids_of(split_id)[0]
         case _:
             old = new = ZERO
     cut = whole_split_ratio(old, new) if is_cut(symbol, first.date) else None
@@ -69,13 +78,16 @@ def read_split(entries: Sequence[Activity], held: HeldBefore, is_cut: IsCut, kno
     side = _side_of_fills(entries, old, before.qty, held(symbol, _next(first.date)).qty)
     if side is None:
         return Applied(unhandled=tuple(Unhandled(one, _DISAGREE) for one in entries))
-    split = replace(_named_split(entries, ratio), effective_at=day_start(side))
+    split = replace(_named_split(entries, ratio, split_id), effective_at=day_start(side))
     if side != first.date:
         before = held(symbol, side)
     if cut is None or split.adjustment_id in known.recorded or before.qty != old:
-        return Applied((split,))  # recorded without a fraction, or of other shares: the comparison shows it
+        return Applied(
+            (split,), undone=undone
+        )  # recorded without a fraction, or of other shares: the comparison shows it
     fraction = EXACT.subtract(_cut(old, cut), new)
-    return Applied((split, *_fraction(split, fraction, before.cost, EXACT.divide(fraction, _cut(old, cut)))))
+    taken = _fraction(split, fraction, before.cost, EXACT.divide(fraction, _cut(old, cut)))
+    return Applied((split, *taken), undone=undone)
 
 
 def _next(day: date) -> date:
@@ -137,7 +149,7 @@ def whole_split_ratio(old_qty: Decimal, new_qty: Decimal) -> Fraction | None:
     return _roundest_between(new / old, (new + 1) / old)
 
 
-def _named_split(entries: Sequence[Activity], ratio: Fraction) -> Adjustment:
+def _named_split(entries: Sequence[Activity], ratio: Fraction, split_id: str) -> Adjustment:
     """Return the split under a name that it has whichever of its entries are known: it is recorded once."""
     split = adjustment_of(
         _earliest(entries),
@@ -145,7 +157,7 @@ def _named_split(entries: Sequence[Activity], ratio: Fraction) -> Adjustment:
         ratio_new=Decimal(ratio.numerator),
         ratio_old=Decimal(ratio.denominator),
     )
-    return replace(split, adjustment_id=split_ids_of(entries[0])[0])
+    return replace(split, adjustment_id=split_id)
 
 
 def _fraction(split: Adjustment, fraction: Decimal, cost_before: Decimal, share: Decimal) -> list[Adjustment]:

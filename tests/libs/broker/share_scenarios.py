@@ -260,7 +260,61 @@ SPLIT_BEFORE_A_SALE = ShareScenario(
     {"SPL": ("990", "9900")},
 )
 
+CALL, HIGHER = "AAPL251219C00400000", "AAPL251219C00800000"
+NEW_CALL, NEW_HIGHER = "AAPL251219C00100000", "AAPL251219C00200000"
+OPTIONS_ADJUSTED = ShareScenario(
+    "option contracts that a split changes, without prices",
+    (bought(5, 1, 1000, CALL), bought(4, 1, 800, CALL), bought(3, -1, 950, CALL), bought(3, -2, 300, HIGHER)),
+    (
+        booked("1", "OPCA", CALL, -1, description="REMOVE"),
+        booked("2", "OPCA", HIGHER, 2, description="REMOVE"),
+        booked("3", "OPCA", NEW_CALL, 4, description="ADD"),
+        booked("4", "OPCA", NEW_HIGHER, -8, description="ADD"),
+    ),
+    # USD per contract
+    {NEW_CALL: "250", NEW_HIGHER: "70"},
+    # -1,000 - 800 + 950 + 600 + 1,000 - 560
+    "190.00",
+    "50",
+    {NEW_CALL: ("4", "900"), NEW_HIGHER: ("-8", "-600")},
+)
+DIVIDEND_ON_OPTIONS = ShareScenario(
+    "a dividend on option contracts, told with their number",
+    (bought(5, 1, 1000, CALL),),
+    (booked("1", "OPCA", CALL, 1, net_amount=30, sub_kind="DIV.CDIV"),),
+    {CALL: "1000"},
+    "30.00",
+    "30",
+    {CALL: ("1", "1000")},
+)
+TRANSFERRED_WITH_ITS_WORTH = ShareScenario(
+    "transferred out, with what the shares are worth",
+    (bought(5, 6, 100, "SYM"),),
+    (booked("1", "ACATS", "SYM", -6, 180, net_amount=-1080),),
+    {},
+    "0.00",
+    "0",
+)
+RENAMED_ENTRY_BY_ENTRY = ShareScenario(
+    "two renamings of as many shares, described entry by entry",
+    (bought(5, 100, 10, "OLD"), bought(5, 100, 20, "ODD")),
+    (
+        booked("1", "NC", "OLD", -100, 10, description="REMOVE, name change"),
+        booked("2", "NC", "NEW", 100, 10, description="ADD, name change"),
+        booked("3", "NC", "ODD", -100, 20, description="REMOVE, name change"),
+        booked("4", "NC", "NIX", 100, 20, description="ADD, name change"),
+    ),
+    {"NEW": "11", "NIX": "20"},
+    "100.00",
+    "0",
+    {"NEW": ("100", "1000"), "NIX": ("100", "2000")},
+)
+
 SHARE_SCENARIOS = (
+    OPTIONS_ADJUSTED,
+    DIVIDEND_ON_OPTIONS,
+    TRANSFERRED_WITH_ITS_WORTH,
+    RENAMED_ENTRY_BY_ENTRY,
     SPLIT_AFTER_A_SALE,
     SPLIT_BEFORE_A_SALE,
     SPUN_OFF,

@@ -225,7 +225,8 @@ def is_partner(one: Activity, applied: Applied, given: dict[str, Activity]) -> b
     """Say whether `one` is an entry of a split, or the second of a renaming that became one under the first's id."""
     for adjustment in applied.adjustments:
         if adjustment.kind is AdjustmentKind.SPLIT:
-            if adjustment.adjustment_id == f"activity:split:{one.symbol}:{one.date}" and one.kind[0] == "S":
+            split = adjustment.adjustment_id.removesuffix(":added")
+            if split == f"activity:split:{one.symbol}:{one.date}" and one.kind[0] == "S":
                 return True
             continue
         first = given.get(source_of(adjustment.adjustment_id))

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
+from itertools import permutations
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,12 +15,13 @@ from libs.broker.activity_results import Applied, HeldBefore, Known
 from libs.broker.corporate_actions import apply_activities
 from libs.broker.executions import Activity
 from libs.broker.reconcile import OurPosition
+from libs.portfolio.adjustments import Adjustment
 from libs.portfolio.book import Book
 from libs.portfolio.days import day_start
 from libs.portfolio.entries import Arrival
 from libs.portfolio.fills import Fill
-from libs.portfolio.folding import News, advance
-from tests.libs.broker.share_scenarios import DAY, bought
+from libs.portfolio.folding import News, Voiding, advance
+from tests.libs.broker.share_scenarios import ADD, DAY, REMOVE, booked, bought
 from tests.support.portfolio import arrive
 
 D = Decimal
@@ -97,6 +100,7 @@ class PaperLedger:
     def __init__(self, fills: Sequence[Fill]) -> None:
         self.book = advance(Book(), arrive(fills))
         self.recorded: set[str] = set()
+        self.adjustments: list[Adjustment] = []
         self.waiting: tuple[Activity, ...] = ()
         self.applied = Applied()
 
@@ -110,8 +114,14 @@ class PaperLedger:
     def take(self, activities: Sequence[Activity]) -> None:
         known = Known({one.activity_id for one in self.waiting}, self.recorded)
         self.applied = apply_activities((*self.waiting, *activities), self.held(), known)
+        for gone in self.recorded.intersection(self.applied.undone):
+            symbol = next(one.symbol for one in self.adjustments if one.adjustment_id == gone)
+            seq = self.book.revision.adjustment_voids + 1
+            self.book = advance(self.book, News(adjustment_voids=[Voiding(seq, gone, symbol)]))
+            self.recorded.remove(gone)
         new = [one for one in self.applied.adjustments if one.adjustment_id not in self.recorded]
         self.recorded |= {one.adjustment_id for one in new}
+        self.adjustments += new
         first = self.book.revision.adjustments + 1
         self.book = advance(self.book, News(adjustments=[Arrival(seq, one) for seq, one in enumerate(new, first)]))
         self.waiting = self.applied.waiting
@@ -143,3 +153,81 @@ def test_the_whole_is_cash_and_market_value_in_any_order_and_rounds(seed: int, o
         unrealized = one.qty * marks[one.symbol] - one.cost_basis if one.qty else D(0)
         gains += unrealized + one.realized_pnl + one.income - one.fees
     assert abs(gains - story.cash - sum(qty * marks[symbol] for symbol, qty in shares.items())) < CENT
+
+
+LATE_PARTS = {
+    "shares and cash for shares": (
+        (bought(5, 100, "6.04", "ABC"),),
+        [
+            booked("1", "REO", "ABC", -100, "6.04", sub_kind="REOSC"),
+            booked("2", "REO", "ABC", 500, "1.208", sub_kind="REOSC"),
+            Activity("3", "REO", DAY, "ABC", net_amount=D(995), sub_kind="REOSC"),
+        ],
+        # -604 + 995 + 500 * 1.50
+        {"ABC": (D(500), D("1.5"))},
+        D(1141),
+    ),
+    "rights that are exercised": (
+        (bought(5, 10, 1, "RGT"),),
+        [booked("1", "VOF", "RGT", -10), booked("2", "VOF", "SYM", 10, net_amount=-50)],
+        # -10 - 50 + 90
+        {"SYM": (D(10), D(9))},
+        D(30),
+    ),
+    "a split of two entries that say nothing": (
+        (bought(5, 105, 10, "SYM"),),
+        [
+            booked("1", "SPLIT", "SYM", -105),
+            booked("2", "SPLIT", "SYM", 10),
+            Activity("3", "CIL", DAY, "SYM", net_amount=D(55)),
+        ],
+        # -1,050 + 55 + 1,100
+        {"SYM": (D(10), D(110))},
+        D(105),
+    ),
+    "option contracts and cash for option contracts": (
+        (bought(5, 1, 1000, "AAPL251219C00400000"),),
+        [
+            booked("1", "OPCA", "AAPL251219C00400000", -1),
+            booked("2", "OPCA", "AAPL1251219C00400000", 1),
+            Activity("3", "OPCA", DAY, "AAPL251219C00400000", net_amount=D(50)),
+        ],
+        # -1,000 + 50 + 900
+        {"AAPL1251219C00400000": (D(1), D(900))},
+        D(-50),
+    ),
+    "a spin-off": (
+        (bought(5, 100, 10, "SYM"),),
+        [
+            booked("1", "SPIN", "SYM", -100, 10, description=REMOVE),
+            booked("2", "SPIN", "SYM", 100, 8, description=ADD),
+            booked("3", "SPIN", "KID", 10, 20),
+        ],
+        {"SYM": (D(100), D(8)), "KID": (D(10), D(21))},
+        D(10),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LATE_PARTS)
+@pytest.mark.parametrize("rounds_between", [0, 2])
+def test_no_order_of_the_entries_loses_or_doubles_a_cost(name: str, rounds_between: int) -> None:
+    """Each entry in a round of its own, with so many empty rounds between: what was read too early is mended."""
+    fills, entries, held, total = LATE_PARTS[name]
+    for order in permutations(entries):
+        ledger = PaperLedger(fills)
+        for one in order:
+            ledger.take([one])
+            for _ in range(rounds_between):
+                ledger.take(())
+        for _ in range(2):
+            ledger.take(())
+            ledger.take(entries)
+        assert {one.symbol: one.qty for one in ledger.book.open_positions} == {
+            symbol: qty for symbol, (qty, _) in held.items()
+        }, order
+        gains = D(0)
+        for one in ledger.book.positions.values():
+            unrealized = one.qty * held[one.symbol][1] - one.cost_basis if one.qty else D(0)
+            gains += unrealized + one.realized_pnl + one.income - one.fees
+        assert abs(gains - total) < CENT, order

@@ -70,7 +70,6 @@ class TestMoves:
             ("ACATS", AdjustmentKind.TRANSFER),
             ("JNLS", AdjustmentKind.TRANSFER),
             ("OPEXP", AdjustmentKind.MOVE),
-            ("OPCA", AdjustmentKind.MOVE),
         ],
     )
     def test_what_comes_in_costs_its_price(self, kind, booked) -> None:

@@ -51,15 +51,19 @@ class TestSplits:
         assert apply_activities([entry], holding(held)) == Applied(waiting=(entry,)), "it may be half of two"
         adjustment = only(apply_activities([entry], holding(held), waited(entry)))
         assert (adjustment.ratio_new, adjustment.ratio_old) == ratio
-        assert adjustment.adjustment_id == SPLIT_ID
+        assert adjustment.adjustment_id == f"{SPLIT_ID}:added"
+        recorded_before = replace(waited(entry), recorded={SPLIT_ID})
+        assert only(apply_activities([entry], holding(held), recorded_before)).adjustment_id == SPLIT_ID
 
     def test_half_of_one_is_not_taken_for_the_whole(self) -> None:
         new, old = activity("SPLIT", qty=20), activity("SPLIT", qty=-10)
         assert apply_activities([new], holding(10)).waiting == (new,)
         pair = apply_activities([new, old], holding(10), waited(new))
         assert (only(pair).ratio_new, only(pair).ratio_old) == (2, 1)
-        late = apply_activities([new], holding(10), waited(new)), apply_activities([old, new], holding(10))
-        assert [only(one).adjustment_id for one in late] == [SPLIT_ID] * 2, "recorded once, if wrongly"
+        early = only(apply_activities([new], holding(10), waited(new)))
+        late = apply_activities([old, new], holding(10), Known(recorded={early.adjustment_id}))
+        assert [one.adjustment_id for one in late.adjustments] == [SPLIT_ID]
+        assert late.undone == (early.adjustment_id,), "what was read of one half is taken back"
 
     @pytest.mark.parametrize(
         "entry",
