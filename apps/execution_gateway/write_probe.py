@@ -5,7 +5,6 @@ journal beside it, and PostgreSQL refuse on a standby or a read-only server. A d
 room, because what is rolled back takes none.
 """
 
-import asyncio
 import shutil
 import sqlite3
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import unquote
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from apps.execution_gateway.database import DatabaseTimeoutError, DatabaseUnavailableError, database_call
+from apps.execution_gateway.held_answer import HeldAnswer
 from apps.execution_gateway.read_only import READ_ONLY_SQLSTATE, sqlite_code, sqlstate
 
 WRITE_PROBE_HELD_S: Final = 5.0
@@ -39,36 +39,30 @@ _POSTGRES_REMEDIES: Final = {
 
 
 class WriteProbe:
-    """Say whether the database behind `engine` can be written. `questions` counts how often it was tried."""
+    """Say whether the database behind `engine` can be written."""
 
     def __init__(
         self, engine: AsyncEngine, held_s: float = WRITE_PROBE_HELD_S, least_free_bytes: int = LEAST_FREE_BYTES
     ) -> None:
         self._engine = engine
-        self._held_s = held_s
         self._least_free_bytes = least_free_bytes
-        self._asking: asyncio.Task[str | None] | None = None
-        self._asked_at_s = 0.0
         self._last_fault: str | None = None
-        self.questions = 0
+        self._answer = HeldAnswer(self._ask, held_s, "write-probe")
+
+    @property
+    def questions(self) -> int:
+        """How often it was tried."""
+        return self._answer.questions
 
     async def fault(self) -> str | None:
         """Return why nothing can be recorded and what to do; None when it can. As of the last seconds."""
-        loop = asyncio.get_running_loop()
-        is_old = loop.time() - self._asked_at_s >= self._held_s
-        if self._asking is None or (self._asking.done() and is_old):
-            self._asked_at_s = loop.time()
-            self._asking = loop.create_task(self._ask(), name="write-probe")
-        # Shielded: one who goes away must not take the answer from the others.
-        return await asyncio.shield(self._asking)
+        return await self._answer.get()
 
     async def finish(self) -> None:
         """Wait for the question that is under way, so that the database may be closed."""
-        if self._asking is not None:
-            await asyncio.wait([self._asking])
+        await self._answer.finish()
 
     async def _ask(self) -> str | None:
-        self.questions += 1
         fault = self._full_disk()
         if fault is None:
             try:

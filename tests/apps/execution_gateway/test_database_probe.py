@@ -2,30 +2,22 @@
 
 import asyncio
 
-import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from apps.execution_gateway import database_probe
 from apps.execution_gateway.database_probe import DatabaseProbe
 from tests.apps.execution_gateway.conftest import DatabaseAway
 
 
-async def test_many_who_ask_at_once_and_again_cost_one_question(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database_probe, "HELD_FOR_S", 3600.0)
-    probe = DatabaseProbe(engine)
+async def test_many_who_ask_at_once_and_again_cost_one_question(engine: AsyncEngine) -> None:
+    probe = DatabaseProbe(engine, held_s=3600)
     assert set(await asyncio.gather(*(probe.fault() for _ in range(200)))) == {None}
     assert await probe.fault() is None
     assert probe.questions == 1
     await probe.finish()
 
 
-async def test_it_is_asked_again_when_the_answer_is_old(
-    engine: AsyncEngine, database_away: DatabaseAway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database_probe, "HELD_FOR_S", 0.0)
-    probe = DatabaseProbe(engine)
+async def test_it_is_asked_again_when_the_answer_is_old(engine: AsyncEngine, database_away: DatabaseAway) -> None:
+    probe = DatabaseProbe(engine, held_s=0)
     assert await probe.fault() is None
     async with database_away():
         assert "the ledger's database cannot be used" in str(await probe.fault())
