@@ -23,7 +23,8 @@ LOOK_AGAIN_S: Final = 0.400
 """Growing older is a change that no message announces: without news the book is valued again this often."""
 READ_EVERY_S: Final = 2.0
 """Messages are at most once, and other programs may write a price without one: read the cache now and then."""
-COMMENT_EVERY_S: Final = 10.0
+COMMENT_EVERY_S: Final = 3.0
+"""A page that hears nothing for longer knows that its line is dead, and can say so."""
 STALLED_AFTER_S: Final = 30.0
 """A reader that takes nothing for this long is let go."""
 MAX_READERS: Final = 100
