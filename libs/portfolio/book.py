@@ -248,7 +248,7 @@ class Book:
                 index = bisect_left(new_steps, arrival.place, key=_place)
                 is_held = bool(index) and new_steps[index - 1].after.is_open
                 held[entry.new_symbol] = held[entry.new_symbol].joined_by(one, is_held=is_held)
-                held[entry.symbol] = _Overnight((), ZERO, Units(entry.symbol))
+                held[entry.symbol] = _Overnight((), ZERO, None)
             elif entry.kind is AdjustmentKind.SPLIT:
                 held[entry.symbol] = one.split(entry)
             elif _is_crossing(entry):
@@ -259,12 +259,13 @@ class Book:
 class _Overnight(NamedTuple):
     """Shares held as a day began, and under which names; and those that have crossed the account's edge since.
 
-    `units` is what one share was that night; `crossed` the shares in the units of that night, `crossed_cost` in USD.
+    `units` is what one share was that night, None when the name has been given to another company since; `crossed` the
+    shares in the units of that night, `crossed_cost` in USD.
     """
 
     origins: tuple[str, ...]
     qty: Decimal
-    units: Units
+    units: Units | None
     crossed: tuple[Held, ...] = ()
     crossed_cost: Decimal = ZERO
 
@@ -281,17 +282,20 @@ class _Overnight(NamedTuple):
     def split(self, entry: Adjustment) -> "_Overnight":
         """Return this in the shares after a split."""
         new, old = entry.ratio_new or Decimal(1), entry.ratio_old or Decimal(1)
-        name, was_new, was_old = self.units
-        units = Units(name, EXACT.multiply(was_new, new), EXACT.multiply(was_old, old))
+        units = self.units
+        if units is not None:
+            units = Units(units.symbol, EXACT.multiply(units.new, new), EXACT.multiply(units.old, old))
         return self._replace(qty=after_split(self.qty, entry), units=units)
 
     def crossed_by(self, entry: Adjustment) -> "_Overnight":
         """Return this as if the shares of a transfer had crossed the night before."""
-        qty, (name, new, old) = entry.qty or ZERO, self.units
-        then = EXACT.divide(EXACT.multiply(qty, old), new)
+        qty, units = entry.qty or ZERO, self.units
+        then = Held(None, qty)
+        if units is not None:
+            then = Held(units.symbol, EXACT.divide(EXACT.multiply(qty, units.old), units.new))
         return self._replace(
             qty=EXACT.add(self.qty, qty),
-            crossed=(*self.crossed, Held(name, then)),
+            crossed=(*self.crossed, then),
             crossed_cost=EXACT.add(self.crossed_cost, entry.amount or ZERO),
         )
 

@@ -108,7 +108,8 @@ def needed_closes(book: Book, dates: SessionDates) -> frozenset[tuple[str, date]
     until = day_start(dates.session)
     for day in book.day(dates.session).values():
         # What was held overnight and sold today as well.
-        needed |= {(_name_then(book, held.symbol, dates.previous, until), dates.previous) for held in day.overnight}
+        names = [held.symbol for held in day.overnight if held.symbol is not None]
+        needed |= {(_name_then(book, name, dates.previous, until), dates.previous) for name in names}
     return frozenset((name, session) for name, session in needed if name is not None)
 
 

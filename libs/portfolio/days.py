@@ -15,9 +15,12 @@ NEW_YORK: Final = ZoneInfo("America/New_York")
 
 
 class Held(NamedTuple):
-    """Shares held as a day began, under the name and in the units of that night."""
+    """Shares held as a day began, under the name and in the units of that night.
 
-    symbol: str
+    None: what now has the name had another that night, which nobody knows, so no close is its.
+    """
+
+    symbol: str | None
     qty: Decimal
 
 
@@ -87,7 +90,7 @@ def _held(holdings: Sequence[Held]) -> tuple[Held, ...]:
     """Return the holdings, one of each name, without those that come to nothing."""
     if len(holdings) == 1:
         return tuple(holdings) if holdings[0].qty else ()
-    shares: dict[str, Decimal] = {}
+    shares: dict[str | None, Decimal] = {}
     for symbol, qty in holdings:
         shares[symbol] = EXACT.add(shares.get(symbol, ZERO), qty)
     return tuple(Held(symbol, qty) for symbol, qty in shares.items() if qty)
@@ -97,7 +100,7 @@ def overnight_value(day: DayActivity, close_of: Callable[[str], Decimal | None])
     """Return the exact USD that the overnight shares were worth at the previous close; None when one is unknown."""
     value = ZERO
     for symbol, qty in day.overnight:
-        close = close_of(symbol)
+        close = None if symbol is None else close_of(symbol)
         if close is None:
             return None
         value = EXACT.add(value, EXACT.multiply(qty, close))

@@ -7,7 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from libs.market_data.freshness import ClosingPrice
@@ -90,13 +90,15 @@ class Account:
     """An account as one would keep it on paper: shares and cash, in fractions; shares none of the ledger's code.
 
     `external` is what came from outside: the cost at which shares were transferred in, less that of those moved out.
-    With `closes`, the prices of the night before, shares that cross the edge count at those instead.
+    With `closes`, the prices of the night before, shares that cross the edge count at those instead. A name that was
+    given up has none any more: who has it now is another company, and a day with shares of it that cross is unknown.
     """
 
     cash: Fraction = Fraction(0)
     external: Fraction = Fraction(0)
     shares: dict[str, Fraction] = field(default_factory=dict)
-    closes: dict[str, Fraction] | None = None
+    closes: dict[str, Fraction | None] | None = None
+    is_day_unknown: bool = False
 
     def gained(self, prices: Mapping[str, Decimal]) -> Fraction:
         """Return the equity at these prices less what came from outside."""
@@ -123,7 +125,9 @@ class Account:
                 self.shares[symbol] = self.shares.get(symbol, Fraction(0)) + Fraction(entry.qty or 0)
                 # Cost alone is no money, unless there is nothing that it could be the cost of.
                 if entry.qty and self.closes is not None:
-                    amount = Fraction(entry.qty) * self.closes[symbol]
+                    close = self.closes[symbol]
+                    self.is_day_unknown |= close is None
+                    amount = Fraction(entry.qty) * (close or 0)
                 self.external += amount if entry.qty or not self.shares[symbol] else 0
             case AdjustmentKind.MOVE:
                 self.shares[symbol] = self.shares.get(symbol, Fraction(0)) + Fraction(entry.qty or 0)
@@ -133,8 +137,10 @@ class Account:
                 self.shares[new] = self.shares.get(new, Fraction(0)) + Fraction(entry.qty or 0)
             case AdjustmentKind.SYMBOL_CHANGE:
                 moved, new = self.shares.pop(symbol, Fraction(0)), str(entry.new_symbol)
-                if self.closes is not None and not self.shares.get(new):
-                    self.closes[new] = self.closes[symbol]
+                if self.closes is not None:
+                    if not self.shares.get(new):
+                        self.closes[new] = self.closes[symbol]
+                    self.closes[symbol] = None
                 self.shares[new] = self.shares.get(new, Fraction(0)) + moved
             case AdjustmentKind.SPLIT:
                 exact = (
@@ -144,8 +150,8 @@ class Account:
                 )
                 kept = Fraction(int(exact * 10**9), 10**9)
                 self.shares[symbol] = kept
-                if self.closes is not None:
-                    self.closes[symbol] *= Fraction(entry.ratio_old or 1) / Fraction(entry.ratio_new or 1)
+                if self.closes is not None and (close := self.closes[symbol]) is not None:
+                    self.closes[symbol] = close * Fraction(entry.ratio_old or 1) / Fraction(entry.ratio_new or 1)
                 self.cash += Fraction(round((exact - kept) * amount * 10**12), 10**12)
 
 
@@ -190,6 +196,8 @@ def history(dice: Random) -> list[Entry]:
 
 
 @settings(max_examples=EXAMPLES)
+@example(seed=19_497)  # shares of a name that was given up that morning came in from outside
+@example(seed=16_222)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_days_pnl_is_the_change_in_equity_less_external_cash_to_the_last_digit(seed: int) -> None:
     dice = Random(seed)
@@ -210,10 +218,14 @@ def test_the_days_pnl_is_the_change_in_equity_less_external_cash_to_the_last_dig
     day_of_all = book.day(TUESDAY)
     found = day_closes(book, Closes(closes), DATES)
     total = found.closed.day_pnl
-    assert total is not None
+    overnights = {one.symbol: found.symbols[one.symbol].overnight_value for one in book.open_positions}
+    assert (total is None or None in overnights.values()) is account.is_day_unknown
+    if total is None:
+        return
     for position in book.open_positions:
-        overnight = found.symbols[position.symbol].overnight_value
-        assert overnight is not None
+        overnight = overnights[position.symbol]
+        if overnight is None:
+            return
         value = EXACT.multiply(position.qty, marks[position.symbol])
         total = EXACT.add(total, day_gain(day_of_all[position.symbol], value, overnight))
     # Shares that came after a split of the same day are a fraction of those of the night before, without an end.
