@@ -179,7 +179,7 @@ async def test_pages_are_asked_for_one_after_the_other(
     assert await export("-") == 0
     assert [line[:1] for line in capsys.readouterr().out.splitlines()[1:]] == ["1", "2"]
     assert [asked.query.get("after") for asked in server.asked if asked.path == FILLS] == [None, "a-_b"]
-    assert {asked.headers["Authorization"] for asked in server.asked} == {"Bearer hush"}
+    assert {asked.headers["Authorization"] for asked in server.asked} == {"Bearer hush-hush-hush-hush"}
 
 
 async def test_more_than_an_import_takes_is_said(server: ScriptedHttp, capsys: pytest.CaptureFixture[str]) -> None:

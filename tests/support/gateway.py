@@ -137,7 +137,7 @@ async def serving(
                 assert not task.done()
                 await asyncio.sleep(0.01)
         gateway: Gateway = app.state.gateway
-        async with httpx2.AsyncClient(base_url=base_url, headers=headers, timeout=10) as client:
+        async with httpx2.AsyncClient(base_url=base_url, headers=headers, timeout=30) as client:
             yield RunningGateway(client, gateway, base_url, deaths, app.state.answers)
         assert not deaths
     finally:

@@ -42,6 +42,7 @@ class World:
         self.store = HistoryStore(engine, Sampling(5_000))
         self.sampler = HistorySampler(self, self.store, keep_days, self.now)
         self.is_down = False
+        self.seq = 0
 
     def now(self) -> datetime:
         return self.at
@@ -55,7 +56,9 @@ class World:
     async def look(self, seconds: float, mid: str | None = None) -> None:
         self.at = NOON + timedelta(seconds=seconds)
         if mid is not None:
-            self.prices.offer(price(mid=mid, timestamp=self.at, received_at=self.at), is_live=True)
+            self.seq += 1
+            news = price(mid=mid, timestamp=self.at, received_at=self.at, seq=self.seq)
+            self.prices.offer(news, is_live=True)
         await self.sampler.sample()
 
     async def series(self) -> HistorySeries:

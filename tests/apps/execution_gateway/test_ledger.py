@@ -266,7 +266,7 @@ async def test_accounts_import_the_same_ids(engine: AsyncEngine, ledger: Ledger)
 async def test_what_was_recorded_under_another_spelling_is_one_position(engine: AsyncEngine, ledger: Ledger) -> None:
     """Ledgers of earlier versions hold symbols as they were written."""
     async with ledger._access.writing() as connection:
-        rows = [ledger._row(buy(str(number))) for number in range(3)]
+        rows = [ledger._row(buy(str(number)), NOW) for number in range(3)]
         for row, symbol in zip(rows, ("BRK/B", "BRK-B", "BRK.B"), strict=True):
             await connection.execute(FILLS.insert(), [row | {"symbol": symbol}])
     await ledger.void_fill("1", "mistyped")
