@@ -274,3 +274,22 @@ async def test_what_was_recorded_under_another_spelling_is_one_position(engine: 
     assert {symbol: one.qty for symbol, one in (await ledger.book()).positions.items()} == {"BRK.B": 200}
     assert {symbol: one.qty for symbol, one in (await Ledger(engine).book()).positions.items()} == {"BRK.B": 200}
     assert [one.fill.symbol for one in (await ledger.list_fills("BRK.B")).fills] == ["BRK.B"] * 3
+
+
+async def test_coins_recorded_without_the_slash_are_closed_by_a_sale_of_the_pair(
+    engine: AsyncEngine, ledger: Ledger
+) -> None:
+    """Ledgers of earlier versions hold the pair as the account wrote it: bought at 20,000, sold at 30,000."""
+    async with ledger._access.writing() as connection:
+        row = ledger._row(buy("old", 1, "20000", symbol="BTCUSD"), NOW)
+        await connection.execute(FILLS.insert(), [row | {"symbol": "BTCUSD"}])
+        voided = ledger._row(buy("void", 5, "20000", symbol="BTCUSD"), NOW)
+        await connection.execute(FILLS.insert(), [voided | {"symbol": "btc-usd"}])
+    await ledger.void_fill("void", "busted")
+    assert await ledger.record_fill(buy("old", 1, "20000", symbol="BTC/USD")) is Recorded.REPEATED
+    await ledger.record_fill(buy("new", -1, "30000", minute=1, symbol="BTC/USD"))
+    for book in (await ledger.book(), await Ledger(engine).book()):
+        assert [*book.positions] == ["BTC/USD"]
+        assert (book.positions["BTC/USD"].qty, book.positions["BTC/USD"].realized_pnl) == (0, 10_000)
+    assert {one.fill.symbol for one in (await ledger.list_fills("BTC/USD")).fills} == {"BTC/USD"}
+    assert {one.fill.symbol for one in await ledger.fills_since(OPENING)} == {"BTC/USD"}
