@@ -38,12 +38,28 @@ def lines_of(report: Mapping[str, Any]) -> list[str]:
     if report["unreadable"]:
         lines.append(f"not readable in the account's answer: {', '.join(map(str, report['unreadable']))}")
     lines += _account_lines(report.get("account"))
-    unexplained = report["unexplained"]
+    return [*lines, *_conclusion(report)]
+
+
+def _conclusion(report: Mapping[str, Any]) -> list[str]:
+    """Say what is unexplained of the positions and of the account; else that nothing is, and what is not known."""
+    unexplained, account = report["unexplained"], report.get("account") or {}
+    lines = []
     if unexplained:
         lines.append(f"unexplained: {_text(report['unexplained_usd'])} USD in {', '.join(unexplained)}")
-    else:
-        lines.append(f"every cent is explained; the account was asked at {report['account_at']}")
-    return lines
+    if left := [f"{name} {account[name]['unexplained']}" for name in _unexplained_figures(report)]:
+        lines.append(f"unexplained of the account, in USD: {', '.join(left)}")
+    if lines:
+        return lines
+    unknown = [name for name in ACCOUNT_FIGURES if not account or account[name]["unexplained"] is None]
+    but = f", but for what is not known ({', '.join(unknown)})" if unknown else ""
+    return [f"every cent is explained{but}; the account was asked at {report['account_at']}"]
+
+
+def _unexplained_figures(report: Mapping[str, Any]) -> list[str]:
+    """Return the comparisons of the account of which a part is unexplained; what is not known is not."""
+    account = report.get("account") or {}
+    return [name for name in ACCOUNT_FIGURES if account and account[name]["unexplained"]]
 
 
 def _account_lines(account: Mapping[str, Any] | None) -> list[str]:
@@ -64,8 +80,7 @@ def _account_lines(account: Mapping[str, Any] | None) -> list[str]:
 
 def has_unexplained(report: Mapping[str, Any]) -> bool:
     """Say whether a part of any comparison is unexplained; what is not known is not."""
-    account = report.get("account") or {}
-    return bool(report["unexplained"]) or any(account[name]["unexplained"] for name in ACCOUNT_FIGURES if account)
+    return bool(report["unexplained"] or _unexplained_figures(report))
 
 
 def _causes(row: Mapping[str, Any]) -> str:
