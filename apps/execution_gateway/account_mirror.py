@@ -51,6 +51,7 @@ _READ_HELD_FOR: Final = timedelta(seconds=1)
 _LONGEST_PAUSE_S: Final = 2.0
 _SETTLED: Final = frozenset({Reason.ROUNDING, Reason.COST_METHOD})
 _ACTIVE_ROUND: Final = timedelta(seconds=60)
+_CUT_SHORT: Final = "the list of activities is cut short: its pages do not go on"
 
 log = structlog.get_logger(__name__)
 
@@ -144,13 +145,14 @@ class AccountMirror:
             return self.reading
 
     async def confirm_opening(self, amount: Decimal) -> OpeningBalance:
-        """Fix the cash that no activity names, as somebody knows it. Raises AccountUnknownError before any reading."""
-        state = self._state
-        if state is None:
+        """Fix the cash that no activity names, as somebody knows it.
+
+        Raises AccountUnknownError before the account was read, and DatabaseUnavailableError.
+        """
+        if self._mirror is None:
             raise AccountUnknownError(f"the Alpaca account has not been read yet: {self.last_error or 'starting'}")
-        kept = replace(state, opening_cash=amount, opening_source=OPENING_CONFIRMED, opening_confirmed_at=self._now())
-        await self._store.save(kept)
-        self._state = kept
+        await self._store.confirm_opening(amount, OPENING_CONFIRMED, self._now())
+        await self._read_opening()
         return OpeningBalance(amount, OPENING_CONFIRMED, is_confirmed=True)
 
     async def _ask(self) -> tuple[PositionsAnswer, tuple[AccountSummary, AccountSummary]]:
@@ -171,6 +173,7 @@ class AccountMirror:
         self.summary = after
         facts = await asyncio.to_thread(ledger_facts, book, self.ledger.journal.values())
         circumstances = self._whole_circumstances(differences, before, after)
+        await self._read_opening()
         await self._fix_opening(facts, after, circumstances)
         opening = self._opening_balance()
         amount = None if opening is None else opening.amount
@@ -192,7 +195,7 @@ class AccountMirror:
         drift = ZERO
         if before.equity is not None and after.equity is not None:
             drift = abs(before.equity - after.equity)
-        is_complete = is_read and state is not None and state.is_cash_complete
+        is_complete = is_read and state is not None and state.is_cash_complete and not self.ledger.unknown_cash
         return AccountCircumstances(is_complete, None, is_settling=is_settling, drift=drift)
 
     def _is_cash_caught_up(self, before: AccountSummary, after: AccountSummary) -> bool:
@@ -216,9 +219,19 @@ class AccountMirror:
         if abs(missing) > CENT:
             began_with = await self._began_with()
             amount, source = (missing, OPENING_READ) if began_with is None else (began_with, OPENING_HISTORY)
-        kept = replace(state, opening_cash=amount, opening_source=source)
-        self._state = kept
-        await self._store.save(kept)
+        await self._store.fix_opening(amount, source)
+        await self._read_opening()
+
+    async def _read_opening(self) -> None:
+        """Take over what the database has: it may have been fixed or confirmed through another gateway."""
+        kept = await self._store.load()
+        if kept is not None and self._state is not None:
+            self._state = replace(
+                self._state,
+                opening_cash=kept.opening_cash,
+                opening_source=kept.opening_source,
+                opening_confirmed_at=kept.opening_confirmed_at,
+            )
 
     async def _began_with(self) -> Decimal | None:
         try:
@@ -380,13 +393,16 @@ class AccountMirror:
             unreadable += page.unreadable
             async with self._turn:
                 await self._carry_out(mirror.take_page(page))
-            if page.count < PAGE_SIZE or page.last_id is None or page.last_id == token:
+            if page.count < PAGE_SIZE:
+                break
+            if page.last_id is None or page.last_id == token:
+                unreadable.append(Unreadable(None, _CUT_SHORT, may_be_execution=True))
                 break
             token = page.last_id
         async with self._turn:
             self._tell(await self._persist(self.ledger.apply_activities))
             mirror.caught_up(unreadable)
-            is_whole = request.after is None and not any(one.may_be_execution for one in unreadable)
+            is_whole = request.after is None and not unreadable and not self.ledger.unknown_cash
             await self._keep_state(caught_up_to=mirror.cursor, is_cash_complete=is_whole)
 
     async def _compare(self, mirror: Mirror) -> None:

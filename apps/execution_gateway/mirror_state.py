@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import ColumnElement, select
 
@@ -29,7 +30,10 @@ class MirrorState:
 
 
 class MirrorStateStore:
-    """One account's row. Both methods raise DatabaseUnavailableError."""
+    """One account's row. Every method raises DatabaseUnavailableError.
+
+    The opening balance has writers of its own: another gateway on this database must not undo it with what it knew.
+    """
 
     def __init__(self, access: LedgerAccess, account: str) -> None:
         self._access = access
@@ -52,21 +56,36 @@ class MirrorStateStore:
         )
 
     async def save(self, state: MirrorState) -> None:
-        """Keep `state` in place of what was kept."""
+        """Keep `state` in place of what was kept; of an account that is known already, all but its opening balance."""
         values = {
             "account_number": state.account_number,
             "caught_up_to": state.caught_up_to,
             "confirmed_at": state.confirmed_at,
             "is_cash_complete": state.is_cash_complete,
-            "opening_cash": state.opening_cash,
-            "opening_source": state.opening_source,
-            "opening_confirmed_at": state.opening_confirmed_at,
         }
         async with self._access.writing() as connection:
             changed = await connection.execute(MIRROR_STATE.update().where(self._is_ours).values(values))
             if not changed.rowcount:
-                await connection.execute(MIRROR_STATE.insert().values(account=self._account, **values))
+                opening = _opening(state.opening_cash, state.opening_source, state.opening_confirmed_at)
+                await connection.execute(MIRROR_STATE.insert().values(account=self._account, **values, **opening))
+
+    async def fix_opening(self, amount: Decimal, source: str) -> None:
+        """Keep the opening balance, in USD, unless one is kept already."""
+        is_open = MIRROR_STATE.c.opening_cash.is_(None)
+        async with self._access.writing() as connection:
+            fixed = MIRROR_STATE.update().where(self._is_ours, is_open).values(_opening(amount, source, None))
+            await connection.execute(fixed)
+
+    async def confirm_opening(self, amount: Decimal, source: str, at: datetime) -> None:
+        """Keep the opening balance, in USD, that somebody has confirmed, in place of any other."""
+        async with self._access.writing() as connection:
+            confirmed = MIRROR_STATE.update().where(self._is_ours).values(_opening(amount, source, at))
+            await connection.execute(confirmed)
 
     @property
     def _is_ours(self) -> ColumnElement[bool]:
         return MIRROR_STATE.c.account == self._account
+
+
+def _opening(amount: Decimal | None, source: str | None, confirmed_at: datetime | None) -> dict[str, Any]:
+    return {"opening_cash": amount, "opening_source": source, "opening_confirmed_at": confirmed_at}

@@ -20,7 +20,7 @@ from apps.execution_gateway.column_room import (
 )
 from apps.execution_gateway.ledger import Changes, Ledger, RecordedFill
 from libs.broker.activity_results import ACTIVITY, CASH, Applied, HeldBefore, Known
-from libs.broker.cash_journal import CashEntry, cash_entry
+from libs.broker.cash_journal import CashEntry, cash_entry, lacks_amount
 from libs.broker.commands import Command, RecordActivity, RecordExecution, VoidExecution
 from libs.broker.corporate_actions import apply_activities
 from libs.broker.executions import Activity, Execution
@@ -66,6 +66,8 @@ class MirroredLedger:
         """What the activities of the last round came to."""
         self.journal: dict[str, CashEntry] = {}
         """The account's cash as its activities name it, by activity."""
+        self.unknown_cash: frozenset[str] = frozenset()
+        """The activities that must have moved cash, and do not say how much."""
 
     async def open_journal(self) -> None:
         """Read the journal of the account's cash, as earlier runs have left it."""
@@ -129,6 +131,8 @@ class MirroredLedger:
     async def _keep_journal(self) -> None:
         """Append to the journal what is new of the collected activities' cash, or is another amount now."""
         found = [entry for one in self._waiting.values() if (entry := cash_entry(one)) is not None]
+        unknown = {one.activity_id for one in self._waiting.values() if lacks_amount(one)}
+        self.unknown_cash = (self.unknown_cash - self._waiting.keys()) | unknown
         new = [entry for entry in found if self.journal.get(entry.activity_id) != entry]
         if new:
             await self._ledger.cash.append(new)

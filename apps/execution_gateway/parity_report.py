@@ -25,7 +25,8 @@ class NoAccountError(Exception):
 
     def __init__(self) -> None:
         super().__init__(
-            "parity sets our figures beside the account's own: set POSITION_SOURCE=alpaca, and the account's keys"
+            "no account is mirrored, so there is nothing to compare with, and nothing to confirm: "
+            "set POSITION_SOURCE=alpaca, and the account's keys"
         )
 
 

@@ -41,6 +41,12 @@ def read_cash(activity: Activity) -> Adjustment | Unhandled | None:
     return adjustment_of(activity, _kind_of(kind), amount=amount)
 
 
+def is_cash_alone(activity: Activity) -> bool:
+    """Say whether an activity is of a kind that pays or takes cash, and moves no shares."""
+    kind = activity.kind.partition(".")[0]
+    return not activity.qty and (kind in FEES | OUTSIDE | _INCOME | _GAINS or kind.startswith("DIV"))
+
+
 def _kind_of(kind: str) -> AdjustmentKind:
     if kind.startswith("DIV"):
         return AdjustmentKind.DIVIDEND

@@ -9,7 +9,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Final
 
-from libs.broker.cash_activities import OUTSIDE, moved_cash
+from libs.broker.cash_activities import OUTSIDE, fee_in_coins, is_cash_alone, moved_cash
 from libs.broker.executions import Activity, Standing, standing_of
 from libs.portfolio.fills import EXACT, ZERO
 
@@ -40,6 +40,12 @@ def cash_entry(activity: Activity) -> CashEntry | None:
         return None
     amount = NO_CASH if standing is Standing.UNDONE else moved_cash(activity)
     return CashEntry(activity.activity_id, activity.kind, activity.symbol, activity.date, amount)
+
+
+def lacks_amount(activity: Activity) -> bool:
+    """Say whether an activity that stands, and is about nothing but cash, does not say how much."""
+    is_unknown = activity.net_amount is None and is_cash_alone(activity) and fee_in_coins(activity) is None
+    return is_unknown and standing_of(activity) is Standing.EXECUTED
 
 
 def total_of(entries: Iterable[CashEntry]) -> Decimal:

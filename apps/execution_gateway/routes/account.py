@@ -28,7 +28,7 @@ def account_routes(mirror: "AccountMirror | None") -> APIRouter:
     @router.post(
         "/opening-balance",
         dependencies=[Depends(only_parameters())],
-        responses=problem_responses(404, 409, 422, 503),
+        responses=problem_responses(409, 422, 503),
         openapi_extra=request_schemas.body(request_schemas.OPENING_BALANCE),
     )
     async def confirm_opening_balance(request: Request) -> Response:
