@@ -116,6 +116,8 @@ class MirroredLedger:
             )
         )
         for unhandled in applied.unhandled:
+            if unhandled.activity.activity_id in self._waited:
+                continue
             log.warning(
                 "account_activity_unhandled",
                 activity_id=unhandled.activity.activity_id,
@@ -124,7 +126,9 @@ class MirroredLedger:
                 reason=unhandled.why,
             )
         self.applied = applied
-        self._waiting = {one.activity_id: one for one in applied.waiting}
+        # What was not understood is tried again too: it stays named, and what it was short of may be reported later.
+        left = [*applied.waiting, *(one.activity for one in applied.unhandled)]
+        self._waiting = {one.activity_id: self._waiting[one.activity_id] for one in left}
         self._waited = frozenset(self._waiting)
         return changed
 

@@ -222,6 +222,9 @@ async def test_what_does_not_agree_is_named_and_booked_nowhere(ledger: Ledger) -
     await take(mirrored, entries)
     (held,) = (await ledger.book()).open_positions
     assert held.qty == 90
+    # What is reported later does not make it forgotten.
+    await take(mirrored, [Activity("fee", "FEE", entries[0].date, net_amount=D(-1))])
+    await take(mirrored, [])
     assert [(one.activity.symbol, one.activity.activity_id) for one in mirrored.applied.unresolved] == [
         ("SPL", "1"),
         ("SPL", "2"),
@@ -233,3 +236,9 @@ async def test_what_does_not_agree_is_named_and_booked_nowhere(ledger: Ledger) -
     (reason,) = account_reasons(view)
     assert reason.code == "activities_unresolved"
     assert "SPL, SPLIT 1: the shares before the split" in reason.detail
+    # The fill that it was short of comes late; then the split is what its entries say.
+    await ledger.record_fill(bought(10, -5, 1000, "SPL"))
+    await take(mirrored, [])
+    assert mirrored.applied.unresolved == ()
+    (held,) = (await ledger.book()).open_positions
+    assert held.qty == 940
