@@ -48,7 +48,7 @@ def apply_activities(activities: Iterable[Activity], held: HeldBefore, known: Kn
     parts = [_one_by_one(sorted_out.single)]
     parts += [read_split(entries, held, sorted_out.is_cut, known) for entries in sorted_out.splits.values()]
     parts += [read_renamings(entries, held) for entries in sorted_out.renamings.values()]
-    parts += [read_moves(entries, held) for entries in sorted_out.moves.values()]
+    parts += [read_moves(entries, held, known) for entries in sorted_out.moves.values()]
     parts += [read_option_changes(entries, held, known) for entries in sorted_out.option_changes.values()]
     parts += [_fee_in_coins(one, held) for one in sorted_out.coins]
     parts.append(_paid_beside(sorted_out))

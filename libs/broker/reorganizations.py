@@ -249,7 +249,7 @@ def _read_one_way(event: _Event, moving: Sequence[Activity], held: HeldBefore, k
         return _paid_out(event, held)
     else:
         is_known = _is_clear(moving[0], known)
-    return read_moves(event.entries, held) if is_known else Applied(waiting=event.entries)
+    return read_moves(event.entries, held, known) if is_known else Applied(waiting=event.entries)
 
 
 def _is_clear(removed: Activity, known: Known) -> bool:

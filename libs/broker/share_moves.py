@@ -9,7 +9,16 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
-from libs.broker.activity_results import Applied, HeldBefore, Unhandled, adjustment_of, cash_id_of
+from libs.broker.activity_results import (
+    NOTHING_KNOWN,
+    Applied,
+    HeldBefore,
+    Known,
+    Unhandled,
+    adjustment_id_of,
+    adjustment_of,
+    cash_id_of,
+)
 from libs.broker.cash_activities import OUTSIDE, cash_of_action
 from libs.broker.executions import Activity
 from libs.broker.instruments import OPTION_MULTIPLIER, is_option
@@ -97,7 +106,7 @@ def _old_and_new(one: Activity, other: Activity, held: HeldBefore) -> tuple[Acti
     return (one, other) if one.qty is not None and one.qty < ZERO else (other, one)
 
 
-def read_moves(entries: Sequence[Activity], held: HeldBefore) -> Applied:
+def read_moves(entries: Sequence[Activity], held: HeldBefore, known: Known = NOTHING_KNOWN) -> Applied:
     """Move shares in and out: transfers, options, and mergers for cash. What leaves takes its share of the cost along.
 
     Cash for shares that were taken away is realized against their cost. Beside shares that came in, and where no shares
@@ -105,6 +114,7 @@ def read_moves(entries: Sequence[Activity], held: HeldBefore) -> Applied:
     """
     both_ways = [one for one in entries if _is_paid_both_ways(one, held)]
     free = [one for one in entries if _is_without_cost(one, held)]
+    booked = [one for one in free if adjustment_id_of(one) in known.recorded]
     moving = [replace(one, net_amount=None) if one in both_ways else one for one in entries if one.qty]
     moving = [one for one in moving if one not in free]
     paying = [one for one in entries if not one.qty and one.net_amount]
@@ -121,7 +131,8 @@ def read_moves(entries: Sequence[Activity], held: HeldBefore) -> Applied:
             adjustments.append(adjustment_of(paying.pop(0), AdjustmentKind.CASH_IN_LIEU, amount=gain))
         nothing += paying
     plain = frozenset(one.adjustment_id for one in paid)
-    unhandled = tuple(Unhandled(one, "shares without a cost") for one in free)
+    nothing += booked
+    unhandled = tuple(Unhandled(one, "shares without a cost") for one in free if one not in booked)
     return Applied((*adjustments, *paid), tuple(nothing), unhandled=unhandled, plain=plain)
 
 

@@ -3,7 +3,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from libs.broker.activity_results import Applied, Unhandled, adjustment_id_of
+from libs.broker.activity_results import Applied, Known, Unhandled, adjustment_id_of
 from libs.broker.corporate_actions import apply_activities
 from libs.broker.executions import Activity
 from libs.broker.reconcile import OurPosition
@@ -85,10 +85,14 @@ class TestMoves:
         def held(_symbol: str, day: date) -> OurPosition:
             return OurPosition(D(6), D(600)) if day > MONDAY else OurPosition(D(0), D(0))
 
-        out = only(apply_activities([activity("ACATS", qty=-6)], held))
+        gone = activity("ACATS", qty=-6)
+        out = only(apply_activities([gone], held))
         bought = fill(6, 100, filled_at=datetime(2025, 10, 20, 15, tzinfo=UTC))
         position = book_of(bought, out).positions["AAPL"]
         assert (position.qty, position.realized_pnl) == (0, 0)
+        # After a restart it is reported again, when nothing is held any more.
+        again = apply_activities([gone], NOTHING_HELD, Known(recorded={out.adjustment_id}))
+        assert again == Applied(cash=(gone,))
 
     @pytest.mark.parametrize(("held", "cost", "qty", "amount"), [(10, 300, -4, -120), (-10, -300, 10, 300)])
     def test_what_leaves_takes_its_part_of_the_cost_along(self, held, cost, qty, amount) -> None:
