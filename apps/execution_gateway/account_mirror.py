@@ -183,7 +183,7 @@ class AccountMirror:
     def _whole_circumstances(
         self, differences: tuple[Difference, ...], before: AccountSummary, after: AccountSummary
     ) -> AccountCircumstances:
-        mirror, state = self._mirror, self._state
+        mirror = self._mirror
         is_read = mirror is not None and mirror.caught_up_at is not None and not mirror.unreadable
         is_settling = (
             mirror is None
@@ -195,8 +195,12 @@ class AccountMirror:
         drift = ZERO
         if before.equity is not None and after.equity is not None:
             drift = abs(before.equity - after.equity)
-        is_complete = is_read and state is not None and state.is_cash_complete and not self.ledger.unknown_cash
-        return AccountCircumstances(is_complete, None, is_settling=is_settling, drift=drift)
+        return AccountCircumstances(is_read and self._is_history_complete, None, is_settling=is_settling, drift=drift)
+
+    @property
+    def _is_history_complete(self) -> bool:
+        """Whether the cash of every activity since the account's beginning is known."""
+        return self._state is not None and self._state.is_cash_complete and not self.ledger.unknown_cash
 
     def _is_cash_caught_up(self, before: AccountSummary, after: AccountSummary) -> bool:
         """Say whether the cash is the same since before the last catch-up, which then knows all that moved it."""
@@ -266,6 +270,7 @@ class AccountMirror:
             (*self._unreadable_holdings, *(() if mirror is None else mirror.unreadable.values())),
             self.ledger.applied.unresolved,
             self._opening_balance(),
+            is_history_complete=mirror is None or mirror.caught_up_at is None or self._is_history_complete,
         )
 
     def check(self, book: Book) -> Book:

@@ -50,6 +50,7 @@ class AccountView:
 
     `unexplained` are the differences that the last comparison could not explain; `unreadable` what of the account's
     answers could not be read; `unresolved` the activities of which it is not known what they do to the shares.
+    `is_history_complete`: the last catch-up left no activity's cash unknown, nor did the first.
     """
 
     health: MirrorHealth
@@ -62,6 +63,7 @@ class AccountView:
     unreadable: tuple[Unreadable, ...]
     unresolved: tuple[Unhandled, ...] = ()
     opening: OpeningBalance | None = None
+    is_history_complete: bool = True
 
     @property
     def unresolved_symbols(self) -> frozenset[str]:

@@ -164,6 +164,23 @@ def account_reasons(account: AccountView) -> list[Reason]:
     if account.unexplained:
         named = ", ".join(one.symbol for one in account.unexplained[:_NAMED])
         found.append(Reason("account_differs", f"the account's positions differ from ours, unexplained: {named}"))
+    found += _cash_reasons(account)
+    if account.unreadable:
+        named = "; ".join(one.why for one in account.unreadable[:3])
+        found.append(Reason("account_unreadable", f"parts of the account's answers cannot be read: {named}"))
+    return found
+
+
+def _cash_reasons(account: AccountView) -> list[Reason]:
+    found = []
+    if not account.is_history_complete:
+        found.append(
+            Reason(
+                "account_history_incomplete",
+                "the account's activities could not all be read with their dates and amounts, so its cash and total "
+                "are not compared; when the broker has mended them, restart the gateway: it then asks for all again",
+            )
+        )
     if account.opening is not None and not account.opening.is_confirmed:
         amount, source = account.opening.amount, account.opening.source
         told = (
@@ -171,9 +188,6 @@ def account_reasons(account: AccountView) -> list[Reason]:
         )
         remedy = f'confirm it: make adjust ARGS="opening-balance {amount:f}"'
         found.append(Reason("account_opening_assumed", f"{told}; {remedy}"))
-    if account.unreadable:
-        named = "; ".join(one.why for one in account.unreadable[:3])
-        found.append(Reason("account_unreadable", f"parts of the account's answers cannot be read: {named}"))
     return found
 
 
