@@ -20,7 +20,7 @@ _PRIMARY_CODE: Final = 0xFF
 
 
 class ReadOnlyRenewal:
-    """Renew the connections of `engine`: each use of one while writings are refused, all once one has succeeded."""
+    """Renew the connections of `engine`: each use of one while writes are refused, all once one has succeeded."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._generation = 0

@@ -1,4 +1,4 @@
-"""Finds out whether the ledger takes writings, without leaving any: a ledger that can only be read must be in health.
+"""Finds out whether the ledger can be written, without changing it: a ledger that can only be read must be in health.
 
 A row is written as it stands, and the transaction rolled back. That makes SQLite open the file for writing and its
 journal beside it, and PostgreSQL refuse on a standby or a read-only server. A disk with no room left is asked for its
@@ -74,7 +74,7 @@ class WriteProbe:
             except DatabaseUnavailableError as error:
                 if _is_busy(error):
                     return self._last_fault
-                fault = f"the ledger takes no writings, {_told(error)}"
+                fault = f"the ledger cannot be written, {_told(error)}"
         self._last_fault = fault
         return fault
 
@@ -89,7 +89,7 @@ class WriteProbe:
         if free >= self._least_free_bytes:
             return None
         return (
-            f"the ledger takes no writings, the disk is full ({free:,} bytes left): make room on the disk of {folder}"
+            f"the ledger cannot be written, the disk is full ({free:,} bytes left): make room on the disk of {folder}"
         )
 
 

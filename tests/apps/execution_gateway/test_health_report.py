@@ -71,8 +71,8 @@ def test_each_fault_has_its_reason():
     assert health_body(ill, "1.0")["status"] == "unhealthy"
 
 
-def test_a_ledger_that_takes_no_writings_degrades_and_is_still_read():
-    why = "the ledger takes no writings, the disk is full (12 bytes left): make room on the disk of /var/lib"
+def test_a_ledger_that_cannot_be_written_degrades_and_is_still_read():
+    why = "the ledger cannot be written, the disk is full (12 bytes left): make room on the disk of /var/lib"
     body = health_body(state(write_error=why), "1.0")
     assert (body["status"], body["reasons"]) == ("degraded", [{"code": "ledger_not_writable", "detail": why}])
     assert body["database"] == {"usable": True, "writable": False, "last_error": why}

@@ -90,7 +90,7 @@ async def test_a_ledger_that_cannot_be_written_is_named_and_recovers(
                     await ledger.record_fill(fill(1, 10, fill_id=str(number)))
                 fault = await probe.fault()
                 assert fault is not None
-                assert fault.startswith("the ledger takes no writings, ")
+                assert fault.startswith("the ledger cannot be written, ")
                 assert remedy in fault
                 await read_at_once(ledger)
         await ledger.record_fill(fill(1, 10, fill_id="after"))
@@ -132,7 +132,7 @@ async def test_a_full_disk_is_named_before_anything_is_lost(folder: Path) -> Non
     async with ledger_in(folder) as (_, _, engine):
         full = await WriteProbe(engine, least_free_bytes=10**20).fault()
         assert full is not None
-        assert full.startswith("the ledger takes no writings, the disk is full (")
+        assert full.startswith("the ledger cannot be written, the disk is full (")
         assert full.endswith(f"make room on the disk of {folder}")
 
 
