@@ -17,7 +17,6 @@ from benchmarks.programs import (
     HOST,
     Program,
     execution_gateway,
-    free_port,
     ledger_url,
     market_data_service,
     simulator,
@@ -59,7 +58,7 @@ def chain(folder: Path, rate: str) -> Iterator[tuple[Program, Program]]:
     with ExitStack() as stack:
         redis = stack.enter_context(EmbeddedRedis())
         venue = stack.enter_context(simulator(folder, rate))
-        gateway = stack.enter_context(execution_gateway(folder, redis.url, free_port()))
+        gateway = stack.enter_context(execution_gateway(folder, venue, redis.url))
         service = stack.enter_context(market_data_service(folder, venue, redis.url, "account", gateway.port))
         # They start together: half of a quick run is waiting for programs.
         wait_ready(gateway)
@@ -85,7 +84,7 @@ def measure_account(folder: Path, *, requests: int, within_s: float, push_s: flo
             buy(folder, gateway, symbols(size)[held:])
             held = size
             wait_confirmed(service, size)
-            _wait_live(gateway, size)
+            wait_live(gateway, size)
             cpu_before_s = cpu_seconds(gateway.pid)
             taken_ms = _time_requests(gateway, requests, within_s)
             cpu_ms = (cpu_seconds(gateway.pid) - cpu_before_s) * 1e3 / len(taken_ms)
@@ -108,7 +107,7 @@ def measure_account(folder: Path, *, requests: int, within_s: float, push_s: flo
     return figures
 
 
-def _wait_live(gateway: Program, size: int) -> None:
+def wait_live(gateway: Program, size: int) -> None:
     """Return when nearly all positions are valued at a live price; a few symbols are slow to quote."""
 
     def is_live() -> bool:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from benchmarks.account import buy, chain
+from benchmarks.account import buy, chain, wait_live
 from benchmarks.figures import Figure, at_least, at_most
 from benchmarks.programs import ask, running, symbols, wait_confirmed
 
@@ -20,6 +20,7 @@ def measure_crowd(folder: Path, *, clients: int, seconds: float) -> list[Figure]
     with chain(folder, _RATE) as (service, gateway):
         buy(folder, gateway, symbols(_POSITIONS))
         wait_confirmed(service, _POSITIONS)
+        wait_live(gateway, _POSITIONS)
         arguments = {"port": gateway.port, "path": _PATH, "clients": clients, "seconds": seconds}
         command = ["benchmarks.http_clients", *(f"--{name}={value}" for name, value in arguments.items())]
         with running(folder, "clients", command, {}) as crowd:

@@ -165,13 +165,18 @@ def market_data_service(
 
 
 @contextmanager
-def execution_gateway(folder: Path, redis_url: str, port: int) -> Iterator[Program]:
-    """Run our execution gateway with an empty SQLite ledger in `folder`; it has only just been started."""
+def execution_gateway(folder: Path, venue: Program, redis_url: str) -> Iterator[Program]:
+    """Run our execution gateway with an empty SQLite ledger in `folder`; it has only just been started.
+
+    It is a simulated account, as its stream is the simulator `venue`: no other may be marked at made-up prices.
+    """
+    port = free_port()
     settings = {
         "EXECUTION_GATEWAY_PORT": str(port),
         "REDIS_URL": redis_url,
         "DATABASE_URL": ledger_url(folder),
         "DAILY_BARS_PATH": str(folder / "bars"),
+        "ALPACA_STREAM_URL": f"ws://{HOST}:{venue.port}/v2/iex",
     }
     with running(folder, "gateway", ["apps.execution_gateway.main"], settings, port) as program:
         yield program
