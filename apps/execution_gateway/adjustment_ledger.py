@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 from sqlalchemy import Row, Select, or_, select
@@ -118,7 +119,7 @@ class AdjustmentLedger:
     async def follow(
         self, connection: AsyncConnection, plain: Sequence[Adjustment]
     ) -> tuple[tuple[Adjustment, ...], tuple[RecordedAdjustment, ...]]:
-        """Record anew, in the writing of `connection`, what the broker has changed of cash that is recorded.
+        """Record anew, in the writing of `connection`, what the broker has changed of cash or shares.
 
         Under the id of a version: of one activity the newest version counts. What somebody has classified keeps its
         kind. Returns what is new, and what counts no longer.
@@ -128,11 +129,11 @@ class AdjustmentLedger:
         outdated: tuple[RecordedAdjustment, ...] = ()
         for told in plain:
             wanted, first = told, known[told.adjustment_id]
-            if first.voided_at is None and booked_cash(first.adjustment) == booked_cash(wanted):
+            if first.voided_at is None and _booked(first.adjustment) == _booked(wanted):
                 continue
             versions = await self._versions(connection, wanted.adjustment_id)
             stands = next((one for one in versions if one.voided_at is None), None)
-            is_alike = stands is not None and booked_cash(stands.adjustment) == booked_cash(wanted)
+            is_alike = stands is not None and _booked(stands.adjustment) == _booked(wanted)
             if is_alike or not has_room_for_adjustment_id(f"{wanted.adjustment_id}{_VERSION}{len(versions)}"):
                 continue
             if stands is not None:
@@ -297,3 +298,8 @@ def _symbols(symbol: str, new_symbol: str | None) -> tuple[str, str | None]:
 
 def _recorded_adjustment(row: Row[Any]) -> RecordedAdjustment:
     return RecordedAdjustment(_adjustment(row), row.seq, row.recorded_at, row.voided_at, row.void_reason)
+
+
+def _booked(adjustment: Adjustment) -> tuple[Decimal, Decimal | None]:
+    """Return the cash that an adjustment stands for, and the shares of one that moves some."""
+    return booked_cash(adjustment), adjustment.qty if adjustment.kind is AdjustmentKind.MOVE else None

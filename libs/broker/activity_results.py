@@ -60,7 +60,7 @@ class Applied:
 
     `cash` moves nothing of ours. `waiting` wants to be passed again together with what comes later. `undone`
     are ids of adjustments that the broker has taken back. `plain` are ids of `adjustments` that are the cash of one
-    activity and nothing else: what the broker changes of it, they follow.
+    activity, or the shares of a stock dividend, and nothing else: what the broker changes of it, they follow.
     """
 
     adjustments: tuple[Adjustment, ...] = ()

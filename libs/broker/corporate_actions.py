@@ -133,7 +133,7 @@ def _one_by_one(activities: Iterable[Activity]) -> Applied:
                 unhandled.append(result)
             case None:
                 cash.append(activity)
-    plain = frozenset(one.adjustment_id for one in adjustments if one.kind is not AdjustmentKind.MOVE)
+    plain = frozenset(one.adjustment_id for one in adjustments)
     return Applied(tuple(adjustments), tuple(cash), unhandled=tuple(unhandled), plain=plain)
 
 

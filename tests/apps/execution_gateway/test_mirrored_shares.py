@@ -242,3 +242,25 @@ async def test_what_does_not_agree_is_named_and_booked_nowhere(ledger: Ledger) -
     assert mirrored.applied.unresolved == ()
     (held,) = (await ledger.book()).open_positions
     assert held.qty == 940
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_a_stock_dividend_follows_the_shares_that_the_broker_corrects(ledger: Ledger, is_restarted: bool) -> None:
+    await ledger.record_fill(bought(5, 100, 10, "SYM"))
+    mirrored = MirroredLedger(ledger)
+    # -1,000 + shares * 9; at first 112 * 9.
+    for added, status, expected in (
+        ("12", None, "8.00"),
+        ("10", None, "-10.00"),
+        ("10", None, "-10.00"),
+        ("10", "canceled", "-100.00"),
+        ("12", "executed", "8.00"),
+    ):
+        if is_restarted:
+            mirrored = MirroredLedger(ledger)
+        paid = Activity("1", "DIV", NOW.date(), "SYM", D(added), net_amount=D(0), status=status, sub_kind="SDIV")
+        await take(mirrored, [paid])
+        book = await ledger.book()
+        (held,) = book.open_positions
+        assert held.qty == (D(100) if status == "canceled" else 100 + D(added)), (added, status)
+        assert (total(book, {"SYM": "9"}), realized(book), held.cost_basis) == (D(expected), 0, 1000)
