@@ -27,7 +27,7 @@ class SharedAnswers(Generic[Answer]):
     """The answers to one question.
 
     `read` finds out what an answer needs and returns how to make one as of now; what it raises is raised to all who
-    wait for that reading. `is_current` says whether the last reading still holds. A caller who goes away takes nothing
+    wait by then. `is_current` says whether the last reading still holds. A caller who goes away takes nothing
     from the others. `on_idle` is called when nobody waits any more. `readings`, `made` and `refused` count.
     """
 
@@ -97,6 +97,8 @@ class SharedAnswers(Generic[Answer]):
         await asyncio.sleep(0)
 
     async def _fail(self, error: Exception) -> None:
+        # All who wait by now: those who asked meanwhile would wait as long once more to be told the same.
+        self._asked = len(self._waiting)
         while self._asked:
             for waiting in self._take(PORTION):
                 waiting.set_exception(error)

@@ -205,3 +205,15 @@ async def test_each_question_has_answers_of_its_own_and_is_forgotten_once_answer
     await shared.finish()
     assert not shared._shared
     assert shared.refused == 0
+
+
+async def test_who_came_while_a_reading_was_failing_does_not_wait_for_another_to_fail() -> None:
+    world = World()
+    asked = await world.ask_while_reading(20)
+    world.fault = TimeoutError("no answer within 2 s")
+    world.may_end.set()
+    told = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(error) for error in told] == [TimeoutError] * 21
+    assert world.shared.readings == 1
+    world.fault = None
+    assert await asyncio.gather(*world.ask(2)) == [0, 0]
