@@ -59,7 +59,7 @@ parity: $(RUNTIME) ## Set our figures beside the Alpaca account's own, and say w
 	@$(RUN) scripts.parity $(ARGS)
 
 test: $(TEST) ## Run the fast tests, with coverage
-	@echo "Testing against real parts: Redis, sockets, browserless HTTP, files (about 4 minutes)"
+	@echo "Testing against real parts: Redis, sockets, browserless HTTP, files (about 8 minutes on two cores)"
 	@rm -f .coverage .coverage.*
 	@$(RUN) pytest -n 3 --dist worksteal -m "not faults" --cov --cov-report= $(ARGS)
 	@if [ -z '$(ARGS)' ]; then \
@@ -68,7 +68,7 @@ test: $(TEST) ## Run the fast tests, with coverage
 	fi
 
 test-faults: $(TEST) ## Run the slower tests: whole stacks, processes killed and frozen
-	@echo "Breaking whole stacks of real processes (about 6 minutes: most of it is waiting)"
+	@echo "Breaking whole stacks of real processes (about 8 minutes: most of it is waiting)"
 	@$(RUN) pytest -n 4 --dist loadfile -m faults $(ARGS)
 
 test-deep: $(TEST) ## Run the property tests with many more examples, and 300,000 spoiled frames
